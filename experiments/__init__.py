@@ -1,0 +1,1 @@
+"""The registry of experiments, the presets, the published numbers, and the command line."""

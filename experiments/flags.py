@@ -1,0 +1,98 @@
+"""The command line that all scripts share: flags, and one-line errors with exit code 2."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags, logging
+
+from experiments.presets import PRESETS
+from experiments.registry import EXPERIMENTS
+from prunejax.config import Config, UserError, override
+
+FLAGS = flags.FLAGS
+_DEFINITIONS: dict[str, Callable[[], Any]] = {
+    "experiment": lambda: flags.DEFINE_enum("experiment", None, list(EXPERIMENTS), "Which population.", required=True),
+    "preset": lambda: flags.DEFINE_enum("preset", None, list(PRESETS), "The settings to start from.", required=True),
+    "workdir": lambda: flags.DEFINE_string("workdir", None, "Where runs are, a directory each. Default: runs/PRESET."),
+    "data_dir": lambda: flags.DEFINE_string("data_dir", None, "Where TFDS data sets are prepared. Default: TFDS' own."),
+    "models": lambda: flags.DEFINE_integer("models", None, "Seeds per sparsity. Default: the preset's."),
+    "sparsities": lambda: flags.DEFINE_list("sparsities", None, "Fractions of weights to prune: 0.3,0.5,0.7,0.9."),
+    "seed": lambda: flags.DEFINE_integer("seed", None, "Seed of the first member; the others count up. Default: 0."),
+    "set": lambda: flags.DEFINE_multi_string(
+        "set", [], "FIELD=VALUE overrides any configuration field: optim.momentum=0.8. Repeatable."
+    ),
+    "dry_run": lambda: flags.DEFINE_bool("dry_run", False, "Print members, steps, FLOPs and memory; train nothing."),
+    "tensorboard": lambda: flags.DEFINE_bool("tensorboard", False, "Also write the curves for TensorBoard."),
+    "dataset": lambda: flags.DEFINE_string("dataset", None, "A TFDS data set's name.", required=True),
+}
+TRAINING = ("preset", "workdir", "data_dir", "models", "sparsities", "seed", "set", "dry_run", "tensorboard")
+
+
+def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[str, ...]) -> None:
+    """Defines the named flags, parses them and runs `main`.
+
+    What the user can mend ends in one line and exit code 2. `--help` answers before anything slow is imported.
+    """
+    for name in names:
+        _DEFINITIONS[name]()
+
+    def parse(argv: list[str]) -> list[str]:
+        if {"--help", "-h", "-help", "--helpfull"} & set(argv[1:]):
+            _print_help(doc or "", example, names)
+            sys.exit(0)
+        try:
+            rest = FLAGS(argv)[1:]
+        except flags.Error as error:
+            _fail(str(error))
+        if rest:
+            _fail(f"unknown argument {rest[0]!r}; flags are written --name=value, see --help")
+        return argv[:1]
+
+    def guarded(_: list[str]) -> None:
+        try:
+            import jax
+
+            from prunejax.data import cache_dir
+
+            jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+            main()
+        except UserError as error:
+            _fail(str(error))
+
+    logging.set_verbosity(logging.WARNING)
+    app.run(guarded, flags_parser=parse)
+
+
+def _print_help(doc: str, example: str, names: tuple[str, ...]) -> None:
+    print(f"{doc.strip()}\n\nExample:\n  {example}\n\nFlags:")
+    for name in names:
+        flag = FLAGS[name]
+        choices = "=" + "|".join(flag.parser.enum_values) if hasattr(flag.parser, "enum_values") else ""
+        print(f"  --{name}{choices}\n      {flag.help}")
+
+
+def _fail(message: str) -> None:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def make_config(experiment: str) -> Config:
+    """The preset with the command line's overrides, for one experiment."""
+    config = replace(PRESETS[FLAGS.preset], experiment=EXPERIMENTS[experiment])
+    given = {name: FLAGS[name].value for name in ("models", "seed") if FLAGS[name].value is not None}
+    config = replace(config, **given)
+    if FLAGS.sparsities is not None:
+        try:
+            config = replace(config, sparsities=tuple(map(float, FLAGS.sparsities)))
+        except ValueError:
+            raise UserError(f"--sparsities={','.join(FLAGS.sparsities)}: numbers separated by commas") from None
+    return override(config, FLAGS.set)
+
+
+def workdir() -> Path:
+    """--workdir, or where the preset's runs go by default."""
+    return Path(FLAGS.workdir or f"runs/{FLAGS.preset}")

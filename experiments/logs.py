@@ -1,0 +1,104 @@
+"""What a run says while it trains: `metrics.jsonl`, TensorBoard, and the progress display."""
+
+import contextlib
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from prunejax.config import UserError
+
+
+class MetricsLog:
+    """Appends one line per report to `metrics.jsonl`: stage, step, images/s so far, and each metric `[models]`.
+
+    Lines beyond `done`, of steps that were lost with a killed process, are dropped first.
+    """
+
+    def __init__(self, run_dir: Path, done: int, sparsities: np.ndarray, tensorboard: bool) -> None:
+        self.path, self.sparsities, self.writer = run_dir / "metrics.jsonl", sparsities, None
+        lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= done]
+        self.path.write_text("".join(kept))
+        if tensorboard:
+            self.writer = _tensorboard(run_dir / "tensorboard")
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.writer:
+            self.writer.close()
+
+    def write(self, now) -> None:  # noqa: ANN001
+        """Notes a `population.Progress`."""
+        line = {"stage": now.stage, "step": now.step, "time": round(time.time(), 1)}
+        line |= {name: [float(f"{value:.6g}") for value in values.tolist()] for name, values in now.metrics.items()}
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        for name, values in now.metrics.items() if self.writer else ():
+            for sparsity in np.unique(self.sparsities):
+                mean = values[self.sparsities == sparsity].mean()
+                self.writer.add_scalar(f"{now.stage}/{name}/sparsity_{sparsity:g}", mean, now.step)
+
+
+def _tensorboard(directory: Path):  # noqa: ANN202
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise UserError("--tensorboard needs tensorboardX: pip install -e '.[tensorboard]'") from None
+    return SummaryWriter(str(directory))
+
+
+class _Lines:
+    """A stand-in for a terminal: each state of a progress bar becomes a line of its own."""
+
+    def write(self, text: str) -> None:
+        if text := text.strip("\r\n "):
+            print(text, file=sys.stderr, flush=True)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def progress(
+    title: str, images: dict[str, int], steps: dict[str, int], done: int
+) -> Iterator[Callable[[str, float], None]]:
+    """Shows images/s, stage, step and the time left: a bar on a terminal, elsewhere a line every 20 seconds.
+
+    `images` and `steps` are totals per stage, `done` the steps through all stages behind us. Gives `on_step(stage,
+    steps of it that are done)`.
+    """
+    from tqdm import tqdm
+
+    ends = dict(zip(steps, itertools.accumulate(steps.values()), strict=True))
+    seen = dict(zip(steps, itertools.accumulate(images.values()), strict=True))
+
+    def images_at(stage: str, step: float) -> int:
+        return int(seen[stage] - images[stage] * (1 - step / steps[stage]))
+
+    reached = next(stage for stage, end in ends.items() if done <= end)
+    terminal = sys.stderr.isatty()
+    bar = tqdm(
+        total=sum(images.values()),
+        initial=images_at(reached, done - ends[reached] + steps[reached]),
+        desc=title,
+        unit=" images",
+        unit_scale=True,
+        file=sys.stderr if terminal else _Lines(),  # pyright: ignore[reportArgumentType]
+        mininterval=0.2 if terminal else 20,
+        ncols=100,
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {rate_fmt}, {remaining} left{postfix}",
+    )
+
+    def on_step(stage: str, step: float) -> None:
+        bar.set_postfix_str(f"{stage} {int(step)}/{steps[stage]}", refresh=False)
+        bar.update(images_at(stage, step) - bar.n)
+
+    with bar:
+        yield on_step

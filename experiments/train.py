@@ -1,0 +1,78 @@
+"""Trains the population of one experiment. Run again, it resumes, or does nothing if it is finished."""
+
+import time
+
+from absl import flags
+
+from experiments import flags as cli
+from experiments.logs import MetricsLog, progress
+from prunejax.config import Config, validate
+
+FLAGS = flags.FLAGS
+
+
+def main() -> None:
+    """The experiment that the flags name."""
+    config = cli.make_config(FLAGS.experiment)
+    validate(config)
+    from prunejax import data
+
+    train(config, data.load(config.data, FLAGS.data_dir))
+
+
+def train(config: Config, dataset) -> None:  # noqa: ANN001
+    """Trains `config` to its end in its directory under the work directory."""
+    from prunejax import checkpoint, population
+
+    num_train = len(dataset.train_labels)
+    validate(config, num_train, dataset.image_shape[-1])
+    name, run_dir = config.experiment.name, cli.workdir() / config.experiment.name
+    who, steps = population.members(config), population.total_steps(config, num_train)
+    total = sum(steps.values())
+    if FLAGS.dry_run:
+        return print_plan(config, who, dataset)
+    done = checkpoint.check_run(run_dir, config, dataset)
+    if done == total:
+        return print(f"{name}: finished before, all {total} steps; nothing to do")
+    dense = config.experiment.parent and not done
+    state = checkpoint.load_parent(config, cli.workdir(), who, dataset.checksum) if dense else None
+    shapes = population.state_shapes(config, checkpoint.stage_of(steps, done), len(who), dataset)
+    checkpoint.open_run(run_dir, config, dataset, total, shapes)
+    images = {stage: config.stage(stage).epochs * num_train * len(who) for stage in steps}
+    with (
+        checkpoint.open_manager(run_dir, config) as manager,
+        MetricsLog(run_dir, done, who.sparsities, FLAGS.tensorboard) as log,
+        progress(name, images, steps, done) as on_step,
+    ):
+        if done:
+            print(f"{name}: resuming at step {done} of {total}")
+            state = checkpoint.restore(manager, done, shapes)
+        saved, saved_at = done, time.monotonic()
+        for now in population.fit(config, who, dataset, state, done, on_step):
+            log.write(now)
+            late = time.monotonic() - saved_at > 60 * config.checkpoint.every_minutes
+            if now.ends_stage or late or now.step - saved >= config.checkpoint.every_steps:
+                checkpoint.save(manager, now.step, now.state)
+                saved, saved_at = now.step, time.monotonic()
+    print(f"{name}: trained {len(who)} models for {total} steps; checkpoint in {run_dir}")
+
+
+def print_plan(config: Config, who, dataset) -> None:  # noqa: ANN001
+    """What training would cost, from the compiled programs."""
+    from prunejax import population
+
+    seeds, sparsities = len(set(who.seeds.tolist())), sorted(set(who.sparsities.tolist()))
+    print(f"{config.experiment.name}: {len(who)} models = {seeds} seeds x sparsities {[round(s, 4) for s in sparsities]}")
+    for stage, steps in population.total_steps(config, len(dataset.train_labels)).items():
+        plan = population.plan(config, stage, who, dataset, population.make_programs(config, stage, dataset))
+        chunks = -(-len(who) // plan.models_per_program)
+        flops = plan.flops / plan.models_per_program * len(who) * steps
+        print(
+            f"  {stage}: {steps} steps of batch {config.stage(stage).batch_size}; {flops / 1e15:.4g} PFLOP in all; "
+            f"{chunks} program(s) a step of up to {plan.models_per_program} models, {plan.bytes / 2**30:.2f} GiB"
+        )
+
+
+if __name__ == "__main__":
+    EXAMPLE = "python -m experiments.train --preset=digits --experiment=scl_gmp --workdir=runs/digits"
+    cli.run(main, __doc__, EXAMPLE, ("experiment", *cli.TRAINING))

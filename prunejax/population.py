@@ -1,0 +1,273 @@
+"""A population, seeds x sparsities, trained as ONE vmapped program with a shared step counter."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float32, Int32, UInt8
+
+from prunejax import train
+from prunejax.config import Config, UserError, steps_per_epoch
+from prunejax.data import Dataset
+from prunejax.types import Array, TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Members:
+    """Who is in the population: `seeds` and `sparsities`, both `[models]`, sparsities outermost."""
+
+    seeds: Int32[np.ndarray, " models"]
+    sparsities: Float32[np.ndarray, " models"]
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """A population on its way: its state after `step` steps through all stages."""
+
+    stage: str
+    step: int
+    state: TrainState
+    metrics: dict[str, np.ndarray]
+    """Each `[models]`, averaged since the last report."""
+    ends_stage: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What one step of a compiled program costs, for `models_per_program` members at a time."""
+
+    models_per_program: int
+    flops: float
+    """Floating-point operations of one step of one program, as XLA counts them."""
+    bytes: int
+    """Peak memory of the step: arguments, results and temporaries."""
+
+
+def members(config: Config) -> Members:
+    """The members that `config` asks for; a dense experiment has sparsity 0 only."""
+    seeds = np.arange(config.seed, config.seed + config.models, dtype=np.int32)
+    pruned = config.experiment.schedule or config.experiment.parent
+    sparsities = np.array(config.sparsities if pruned else (0.0,), np.float32)
+    return Members(np.tile(seeds, len(sparsities)), np.repeat(sparsities, len(seeds)))
+
+
+def total_steps(config: Config, num_train: int) -> dict[str, int]:
+    """Steps of each stage, in order."""
+    stages = {name: config.stage(name) for name in config.experiment.stages}
+    return {name: stage.epochs * steps_per_epoch(stage, num_train) for name, stage in stages.items()}
+
+
+def init(
+    config: Config, stage_name: str, who: Members, dataset: Dataset, previous: TrainState | None = None
+) -> TrainState:
+    """Every member's state at the start of a stage, `[models, ...]`; see `train.init`.
+
+    One member at a time: a vmapped random generator compiles for longer than all seeds take to draw.
+    """
+    init_one = jax.jit(
+        lambda seed, kept: train.init(config, stage_name, seed, dataset.image_shape, dataset.num_classes, kept)
+    )
+    states = [
+        init_one(seed, jax.tree.map(lambda leaf, i=index: leaf[i], previous)) for index, seed in enumerate(who.seeds)
+    ]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+
+
+def prune_once(config: Config, who: Members, dense: TrainState) -> TrainState:
+    """One-shot pruning of `[models, ...]` dense members, each to its own sparsity."""
+    return jax.jit(jax.vmap(partial(train.prune_once, config, config.experiment.stages[0])))(dense, who.sparsities)
+
+
+def make_step(config: Config, stage_name: str, dataset: Dataset) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+    """The jitted `step` of `train.make_step` over the models axis; the state it is given is donated.
+
+    Its arguments are (state, seeds, sparsities, orders), per model, then (step, schedule, images, labels), shared,
+    and the static `batch_size`.
+    """
+    step = train.make_step(config, stage_name, len(dataset.train_labels), dataset.num_classes)
+
+    def population_step(state: TrainState, *arguments: Any, batch_size: int) -> tuple[TrainState, dict[str, Array]]:
+        mapped = jax.vmap(partial(step, batch_size=batch_size), in_axes=(0, 0, 0, 0, None, None, None, None))
+        return mapped(state, *arguments)
+
+    return jax.jit(population_step, static_argnames="batch_size", donate_argnums=0)
+
+
+def state_shapes(config: Config, stage_name: str, models: int, dataset: Dataset) -> TrainState:
+    """The shapes and dtypes of a population's state in a stage."""
+
+    def init_one(seed: Array) -> TrainState:
+        return train.init(config, stage_name, seed, dataset.image_shape, dataset.num_classes)
+
+    return jax.eval_shape(jax.vmap(init_one), jax.ShapeDtypeStruct((models,), np.int32))
+
+
+def make_programs(config: Config, stage_name: str, dataset: Dataset) -> Callable[[int, int], Any]:
+    """Returns `(models, batch_size) -> compiled step`, each compiled once, from shapes alone."""
+    step = make_step(config, stage_name, dataset)
+    num_train = len(dataset.train_labels)
+
+    @cache
+    def program(models: int, batch_size: int) -> Any:  # noqa: ANN401
+        def shape(*dimensions: int, dtype: type = np.int32) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(dimensions, dtype)
+
+        return step.lower(
+            *(state_shapes(config, stage_name, models, dataset), shape(models), shape(models, dtype=np.float32), shape(models, num_train)),
+            *(shape(), (shape(), shape(), shape()), dataset.train_images, dataset.train_labels),
+            batch_size=batch_size,
+        ).compile()
+
+    return program
+
+
+def fit(
+    config: Config,
+    who: Members,
+    dataset: Dataset,
+    state: TrainState | None = None,
+    done: int = 0,
+    on_step: Callable[[str, float], None] = lambda stage, step: None,
+) -> Iterator[Progress]:
+    """Trains a population through all its stages.
+
+    Args:
+        config: the run.
+        who: the population's members.
+        dataset: on which to train.
+        state: the state after `done` steps; at 0 the dense parents of a one-shot run, else None.
+        done: steps through all stages that are behind it.
+        on_step: hears the stage and how many of its steps are done after every program, a fraction while some chunks
+            of the population are ahead of others.
+
+    Yields:
+        the progress every `log_every_steps` steps and at the end of each epoch, all members at the same step.
+    """
+    start = 0
+    for name, steps in total_steps(config, len(dataset.train_labels)).items():
+        if done < start + steps:
+            first = max(done - start, 0)
+            if first == 0:
+                state = init(config, name, who, dataset, state)
+                if config.experiment.parent:
+                    state = prune_once(config, who, state)
+            for step, state, metrics in _train_stage(config, name, who, state, dataset, first, partial(on_step, name)):
+                yield Progress(name, start + step, state, metrics, ends_stage=step == steps)
+        start += steps
+
+
+def _train_stage(
+    config: Config,
+    stage_name: str,
+    who: Members,
+    state: TrainState | None,
+    dataset: Dataset,
+    first_step: int,
+    on_step: Callable[[float], None],
+) -> Iterator[tuple[int, TrainState, dict[str, np.ndarray]]]:
+    """Yields (step, state, metrics) of one stage; members beyond one program's follow chunk by chunk."""
+    stage = config.stage(stage_name)
+    num_train = len(dataset.train_labels)
+    epoch_steps = steps_per_epoch(stage, num_train)
+    last = total_steps(config, num_train)[stage_name]
+    program = make_programs(config, stage_name, dataset)
+    chunks = chunk_slices(len(who), plan(config, stage_name, who, dataset, program).models_per_program)
+    shared = jax.device_put(
+        (tuple(map(np.int32, train.schedule_steps(config, stage_name))), dataset.train_images, dataset.train_labels)
+    )
+    order = jax.jit(lambda seed, epoch: train.epoch_order(seed, stage_name, epoch, num_train))
+    step = first_step
+    while step < last:
+        epoch, within = divmod(step, epoch_steps)
+        segment = min(config.log_every_steps - within % config.log_every_steps, epoch_steps - within)
+        parts, metrics = [], []
+        for position, chunk in enumerate(chunks):
+            part = state if len(chunks) == 1 else jax.tree.map(lambda leaf, c=chunk: leaf[c], state)
+            fixed = jax.device_put((who.seeds[chunk], who.sparsities[chunk]))
+            orders = jnp.stack([order(seed, epoch) for seed in who.seeds[chunk]])
+            history = []
+            for index in range(segment):
+                size = min(stage.batch_size, num_train - (within + index) * stage.batch_size)
+                run = program(len(orders), size)
+                part, latest = run(part, *fixed, orders, jnp.int32(step + index), *shared)
+                # Waiting for the step before keeps the device one step ahead of the clock, and no further.
+                jax.block_until_ready(history[-1:])
+                history.append(latest)
+                on_step(step + (position * segment + index + 1) / len(chunks))
+            parts.append(part)
+            metrics.append(jax.tree.map(lambda *values: np.mean(values, axis=0), *jax.device_get(history)))
+        state = parts[0] if len(parts) == 1 else jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+        step += segment
+        yield step, state, jax.tree.map(lambda *values: np.concatenate(values), *metrics)
+
+
+def chunk_slices(count: int, most: int) -> list[slice]:
+    """The fewest chunks of at most `most` members, as equal as can be."""
+    size = -(-count // -(-count // most))
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def plan(
+    config: Config, stage_name: str, who: Members, dataset: Dataset, program: Callable[[int, int], Any]
+) -> Plan:
+    """As many models per program as the memory holds, by the compiled program's own count, at most 8 unless set.
+
+    Eight models fill a CPU; more lengthen compilation without gain.
+
+    Raises:
+        UserError: if not even one model fits, or not as many as `population.models_per_program` says.
+    """
+    memory = available_memory()
+    wanted = config.population.models_per_program
+    batch_size = min(config.stage(stage_name).batch_size, len(dataset.train_labels))
+    size = chunk_slices(len(who), wanted or 8)[0].stop
+    while True:
+        compiled = program(size, batch_size)
+        usage = compiled.memory_analysis()
+        needed = usage.argument_size_in_bytes + usage.temp_size_in_bytes
+        if needed <= memory:
+            return Plan(size, float(compiled.cost_analysis()["flops"]), needed)
+        if wanted or size == 1:
+            raise UserError(
+                f"stage {stage_name!r}: a program of {size} models needs {needed / 2**30:.1f} GiB, and "
+                f"{memory / 2**30:.1f} GiB are free; lower "
+                + ("population.models_per_program" if size > 1 else f"{stage_name}.batch_size")
+            )
+        size = -(-size // 2)
+
+
+def available_memory() -> int:
+    """Bytes that a program may use: 80% of what the device, or on CPU the machine, has free."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return int(0.8 * (stats["bytes_limit"] - stats["bytes_in_use"]))
+    return int(0.8 * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def make_apply(config: Config, num_classes: int) -> Callable[..., tuple[Array, Array]]:
+    """The compiled `train.make_apply` over the models axis: all members see the same images."""
+    return jax.jit(jax.vmap(train.make_apply(config, num_classes), in_axes=(0, None)))
+
+
+def apply_in_batches(
+    config: Config, state: TrainState, images: UInt8[np.ndarray, "examples h w c"], batch_size: int = 500
+) -> Iterator[tuple[slice, slice, np.ndarray, np.ndarray]]:
+    """Yields (models, examples, representations, logits) until every member has seen every image.
+
+    Streamed, so that no array over models, examples and features need be held.
+    """
+    bias = state.params["head"]["Dense_0"]["bias"]
+    apply = make_apply(config, bias.shape[-1])
+    for chunk in chunk_slices(len(bias), config.population.models_per_program or 8):
+        part = jax.device_put(jax.tree.map(lambda leaf, c=chunk: leaf[c], state))
+        for start in range(0, len(images), batch_size):
+            examples = slice(start, min(start + batch_size, len(images)))
+            yield chunk, examples, *jax.device_get(apply(part, images[examples]))

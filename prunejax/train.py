@@ -1,0 +1,202 @@
+"""`init` and `step` of ONE model in one stage, pure; the population vmaps them.
+
+Every random draw is a function of (seed, step, purpose): no generator state is kept, so a member sees the same batches
+and views alone, in a population, after a resume and on any number of devices.
+"""
+
+import zlib
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, Int, UInt8
+
+from prunejax import losses, prune
+from prunejax.augment import make_augment, normalise
+from prunejax.config import Config, steps_per_epoch
+from prunejax.models import make_networks
+from prunejax.optim import make_learning_rate, make_optimizer
+from prunejax.types import Array, Key, TrainState, Tree
+
+Count = int | Int[Array, ""]
+Metrics = dict[str, Float[Array, ""]]
+ScheduleSteps = tuple[Count, Count, Count]
+"""(begin, end, every) of gradual pruning, traced so that experiments differing in them share one compiled program."""
+
+
+def key_for(seed: Count, purpose: str, step: Count = 0) -> Key:
+    """The PRNG key of one purpose at one step."""
+    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
+    return jax.random.fold_in(key, step)
+
+
+def epoch_order(seed: Count, stage_name: str, epoch: Count, num_train: int) -> Int[Array, " num_train"]:
+    """The order in which a seed sees the training images in an epoch."""
+    return jax.random.permutation(key_for(seed, f"{stage_name}/order", epoch), num_train)
+
+
+def prunable_leaves(config: Config, stage_name: str) -> prune.Prunable:
+    """The leaves that this stage prunes; `prune.head` makes the linear head of an SCL model one of them."""
+    with_head = config.experiment.prune_head or (stage_name == "head" and config.prune.head is not None)
+    return prune.convolution_and_head_kernels if with_head else prune.convolution_kernels
+
+
+def schedule_steps(config: Config, stage_name: str) -> ScheduleSteps:
+    """The stage's pruning schedule; where there is none, one whose steps are never reached."""
+    schedule = config.schedule(stage_name)
+    return (schedule.begin_step, schedule.end_step, schedule.every_steps) if schedule else (-2, -1, 1)
+
+
+def init(
+    config: Config,
+    stage_name: str,
+    seed: Count,
+    image_shape: tuple[int, ...],
+    num_classes: int,
+    previous: TrainState | None = None,
+) -> TrainState:
+    """The state at the start of a stage: parts that `previous` has are kept with their masks, the others are new.
+
+    Args:
+        config: the run.
+        stage_name: one of `config.experiment.stages`.
+        seed: of this member.
+        image_shape: (height, width, channels).
+        num_classes: of the linear head.
+        previous: the end of the stage before, or None.
+    """
+    stage = config.stage(stage_name)
+    networks = make_networks(config.model, num_classes, config.compute_dtype, config.population.convolution)
+    head = "projection" if stage.loss == "supcon" else "head"
+    representation = jnp.zeros((1, 64 * config.model.widen_factor))
+    kept = previous.params if previous else {}
+    params, batch_stats = dict(kept), previous.batch_stats if previous else {}
+    params.pop("projection", None)
+    if "encoder" not in params:
+        variables = networks["encoder"].init(key_for(seed, "init/encoder"), jnp.zeros((1, *image_shape)))
+        params["encoder"], batch_stats = variables["params"], variables["batch_stats"]
+    if head not in params:
+        params[head] = networks[head].init(key_for(seed, f"init/{head}"), representation)["params"]
+    masks = {name: previous.masks[name] if previous and name in kept else prune.init_masks(params[name]) for name in params}
+    opt_state = make_optimizer(stage, config.optim).init(_trained(params, stage.frozen_encoder))
+    return TrainState(params, batch_stats, masks, opt_state)
+
+
+def prune_once(config: Config, stage_name: str, state: TrainState, final_sparsity: Float[Array, ""]) -> TrainState:
+    """One-shot pruning: one global ranking of all prunable weights. Source: Paganini & Forde 2020."""
+    masks = prune.global_masks(state.params, state.masks, final_sparsity, prunable_leaves(config, stage_name))
+    return state.replace(params=prune.apply_masks(state.params, masks), masks=masks)
+
+
+def make_step(config: Config, stage_name: str, num_train: int, num_classes: int) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Returns `step(state, seed, final_sparsity, order, step, schedule, images, labels, batch_size)`.
+
+    It updates the masks if the schedule says so, then takes one SGD step on the images that `order` names next.
+    `images` and `labels` are the whole training set. The metrics are `loss`, `sparsity` and, with a linear head,
+    `accuracy`, of this batch.
+    """
+    stage = config.stage(stage_name)
+    epoch_steps = steps_per_epoch(stage, num_train)
+    learning_rate = make_learning_rate(stage.learning_rate, stage.epochs, epoch_steps)
+    optimizer = make_optimizer(stage, config.optim)
+    loss_of = make_loss(config, stage_name, num_classes)
+    draw = make_batch(config, stage_name)
+    prunable = prunable_leaves(config, stage_name)
+
+    def step_fn(
+        state: TrainState,
+        seed: Count,
+        final_sparsity: Float[Array, ""],
+        order: Int[Array, " num_train"],
+        step: Count,
+        schedule: ScheduleSteps,
+        images: UInt8[Array, "num_train h w c"],
+        labels: Int[Array, " num_train"],
+        batch_size: int,
+    ) -> tuple[TrainState, Metrics]:
+        begin, end, every = schedule
+
+        def update_masks(params: Tree, masks: Tree) -> tuple[Tree, Tree]:
+            sparsity = prune.polynomial_schedule(final_sparsity, begin, end, config.prune.power)(step)
+            masks = prune.layerwise_masks(params, masks, sparsity, prunable)
+            return prune.apply_masks(params, masks), masks
+
+        params, masks = jax.lax.cond(
+            prune.is_prune_step(step, begin, end, every), update_masks, lambda *same: same, state.params, state.masks
+        )
+        chosen = jax.lax.dynamic_slice(order, (step % epoch_steps * stage.batch_size,), (batch_size,))
+        views = draw(key_for(seed, f"{stage_name}/augment", step), images[chosen])
+        trained = _trained(params, stage.frozen_encoder)
+        gradients, (metrics, batch_stats) = jax.grad(loss_of, has_aux=True)(
+            trained, params, state.batch_stats, views, labels[chosen]
+        )
+        updates, opt_state = optimizer.update(gradients, state.opt_state, trained)
+        rate = learning_rate(step)
+        moved = jax.tree.map(lambda leaf, update: leaf - rate * update, trained, updates)
+        params = prune.apply_masks(params | moved, masks)
+        metrics["sparsity"] = prune.sparsity(masks, prunable)
+        return TrainState(params, batch_stats, masks, opt_state), metrics
+
+    return step_fn
+
+
+def make_batch(config: Config, stage_name: str) -> Callable[[Key, UInt8[Array, "batch h w c"]], Float[Array, "n h w c"]]:
+    """Returns `(key, images) -> views`, augmented and normalised: `[batch, ...]`, or for SupCon both views, stacked."""
+    contrastive = config.stage(stage_name).loss == "supcon"
+    augment = jax.vmap(make_augment(config.scl_augment if contrastive else config.sup_augment))
+
+    def draw(key: Key, images: Array) -> Array:
+        if contrastive:
+            images = jnp.concatenate([images, images])
+        return normalise(augment(jax.random.split(key, len(images)), images), config.data)
+
+    return draw
+
+
+def make_loss(config: Config, stage_name: str, num_classes: int) -> Callable[..., tuple[Array, tuple[Metrics, Tree]]]:
+    """Returns `(trained, params, batch_stats, views, labels) -> loss, (metrics, batch_stats)`.
+
+    `trained` are the parts of `params` to differentiate by. A frozen encoder runs in evaluation mode.
+    """
+    stage = config.stage(stage_name)
+    networks = make_networks(config.model, num_classes, config.compute_dtype, config.population.convolution)
+
+    def loss_of(trained: Tree, params: Tree, batch_stats: Tree, views: Array, labels: Array) -> tuple:
+        params = params | trained
+        variables = {"params": params["encoder"], "batch_stats": batch_stats}
+        if stage.frozen_encoder:
+            representations, _ = networks["encoder"].apply(variables, views)
+        else:
+            (representations, _), updated = networks["encoder"].apply(
+                variables, views, train=True, mutable=["batch_stats"]
+            )
+            batch_stats = updated["batch_stats"]
+        if stage.loss == "supcon":
+            embeddings = networks["projection"].apply({"params": params["projection"]}, representations)
+            embeddings = embeddings.reshape(2, len(labels), -1)
+            loss = losses.supcon(embeddings, labels, config.supcon.temperature, config.supcon.base_temperature)
+            return loss, ({"loss": loss}, batch_stats)
+        logits = networks["head"].apply({"params": params["head"]}, representations)
+        loss = losses.cross_entropy(logits, labels)
+        accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == labels)
+        return loss, ({"loss": loss, "accuracy": accuracy}, batch_stats)
+
+    return loss_of
+
+
+def _trained(params: Tree, frozen_encoder: bool) -> Tree:
+    return {name: part for name, part in params.items() if not (frozen_encoder and name == "encoder")}
+
+
+def make_apply(config: Config, num_classes: int) -> Callable[..., tuple[Array, Array]]:
+    """Returns `(state, images uint8) -> representations [batch, dim], logits [batch, classes]` in evaluation mode."""
+    networks = make_networks(config.model, num_classes, config.compute_dtype, config.population.convolution)
+
+    def apply(state: TrainState, images: UInt8[Array, "batch h w c"]) -> tuple[Array, Array]:
+        inputs = normalise(jnp.asarray(images, jnp.float32) / 255, config.data)
+        variables = {"params": state.params["encoder"], "batch_stats": state.batch_stats}
+        representations, _ = networks["encoder"].apply(variables, inputs)
+        return representations, networks["head"].apply({"params": state.params["head"]}, representations)
+
+    return apply

@@ -1,0 +1,26 @@
+"""Array and tree aliases, and the one thing that is trained: `TrainState`."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from flax import struct
+
+Array = jax.Array | np.ndarray
+Key = jax.Array
+Tree = Any
+"""A pytree of arrays, for instance the nested dictionary `params`."""
+
+
+@struct.dataclass
+class TrainState:
+    """All that changes while a model trains, arrays only; a population is the same with a leading `models` axis.
+
+    The step counter is deliberately not a leaf: it is shared by the whole population, so that a branch on it stays a
+    branch under `vmap`.
+    """
+
+    params: Tree
+    batch_stats: Tree
+    masks: Tree
+    opt_state: Tree
