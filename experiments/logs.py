@@ -65,28 +65,14 @@ class _Lines:
         sys.stderr.flush()
 
 
-@contextlib.contextmanager
-def progress(
-    title: str, images: dict[str, int], steps: dict[str, int], done: int
-) -> Iterator[Callable[[str, float], None]]:
-    """Shows images/s, stage, step and the time left: a bar on a terminal, elsewhere a line every 20 seconds.
-
-    `images` and `steps` are totals per stage, `done` the steps through all stages behind us. Gives `on_step(stage,
-    steps of it that are done)`.
-    """
+def images_bar(title: str, total: int, done: int = 0):  # noqa: ANN201
+    """A tqdm bar of images, images/s and the time left; not on a terminal it prints a line every 20 seconds."""
     from tqdm import tqdm
 
-    ends = dict(zip(steps, itertools.accumulate(steps.values()), strict=True))
-    seen = dict(zip(steps, itertools.accumulate(images.values()), strict=True))
-
-    def images_at(stage: str, step: float) -> int:
-        return int(seen[stage] - images[stage] * (1 - step / steps[stage]))
-
-    reached = next(stage for stage, end in ends.items() if done <= end)
     terminal = sys.stderr.isatty()
-    bar = tqdm(
-        total=sum(images.values()),
-        initial=images_at(reached, done - ends[reached] + steps[reached]),
+    return tqdm(
+        total=total,
+        initial=done,
         desc=title,
         unit=" images",
         unit_scale=True,
@@ -96,9 +82,28 @@ def progress(
         bar_format="{desc}: {percentage:3.0f}%|{bar}| {rate_fmt}, {remaining} left{postfix}",
     )
 
-    def on_step(stage: str, step: float) -> None:
-        bar.set_postfix_str(f"{stage} {int(step)}/{steps[stage]}", refresh=False)
-        bar.update(images_at(stage, step) - bar.n)
 
-    with bar:
+@contextlib.contextmanager
+def progress(
+    title: str, images: dict[str, int], steps: dict[str, int], done: int
+) -> Iterator[Callable[[str, float], None]]:
+    """Shows the way through all stages, whose `images` and `steps` are given, from `done` steps on.
+
+    Gives `on_step(stage, steps of it that are done)`.
+    """
+    ends = dict(zip(steps, itertools.accumulate(steps.values()), strict=True))
+    seen = dict(zip(steps, itertools.accumulate(images.values()), strict=True))
+
+    def images_at(stage: str, step: float) -> int:
+        return int(seen[stage] - images[stage] * (1 - step / steps[stage]))
+
+    reached = next(stage for stage, end in ends.items() if done <= end)
+    with images_bar(
+        title, sum(images.values()), images_at(reached, done - ends[reached] + steps[reached])
+    ) as bar:
+
+        def on_step(stage: str, step: float) -> None:
+            bar.set_postfix_str(f"{stage} {int(step)}/{steps[stage]}", refresh=False)
+            bar.update(images_at(stage, step) - bar.n)
+
         yield on_step

@@ -70,9 +70,11 @@ def resized_crop(key: Key, image: Image, *, scale: tuple[float, float], ratio: t
     keys = jax.random.split(key, 4)
     area = height * width * jax.random.uniform(keys[0], (10,), minval=scale[0], maxval=scale[1])
     aspect = jnp.exp(jax.random.uniform(keys[1], (10,), minval=jnp.log(ratio[0]), maxval=jnp.log(ratio[1])))
-    boxes = jnp.round(jnp.stack([jnp.sqrt(area / aspect), jnp.sqrt(area * aspect)], axis=1))
-    fits = jnp.all((boxes > 0) & (boxes <= jnp.array([height, width])), axis=1)
-    box_height, box_width = jnp.where(fits.any(), boxes[jnp.argmax(fits)], jnp.array([height, width]))
+    heights, widths = jnp.round(jnp.sqrt(area / aspect)), jnp.round(jnp.sqrt(area * aspect))
+    fits = (heights > 0) & (heights <= height) & (widths > 0) & (widths <= width)
+    first = jnp.argmax(fits)
+    box_height = jnp.where(fits.any(), heights[first], height)
+    box_width = jnp.where(fits.any(), widths[first], width)
     top = jnp.floor(jax.random.uniform(keys[2]) * (height - box_height + 1))
     left = jnp.floor(jax.random.uniform(keys[3]) * (width - box_width + 1))
     rows, columns = _interpolation(top, box_height, height), _interpolation(left, box_width, width)
@@ -83,7 +85,7 @@ def _interpolation(start: Scalar, length: Scalar, size: int) -> Float[Array, "si
     """The matrix that resamples `[start, start + length)` of `size` pixels linearly to `size` pixels."""
     centres = (jnp.arange(size) + 0.5) * length / size - 0.5
     centres = start + jnp.clip(centres, 0, length - 1)
-    return jnp.maximum(0, 1 - jnp.abs(centres[:, None] - jnp.arange(size)))
+    return jnp.maximum(0, 1 - jnp.abs(centres[:, None] - jnp.arange(size)[None, :]))
 
 
 def colour_jitter(
@@ -126,7 +128,7 @@ def _shift_hue(image: RGB, shift: Scalar) -> RGB:
         jnp.where(largest == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
     # HSV to RGB in one formula: channel = value - chroma * clip(min(k, 4 - k), 0, 1), k = (offset + hue) mod 6.
-    k = jnp.mod(sextant[..., None] + 6 * shift + jnp.array([5.0, 3.0, 1.0]), 6)
+    k = jnp.mod(sextant[..., None] + 6 * shift + jnp.array([[[5.0, 3.0, 1.0]]]), 6)
     return largest[..., None] - chroma[..., None] * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
 
 
@@ -137,4 +139,4 @@ def random_grayscale(key: Key, image: RGB, *, probability: float) -> RGB:
 
 def _gray(image: RGB) -> Float[Array, "height width 1"]:
     """ITU-R 601 luma."""
-    return jnp.sum(image * jnp.array([0.299, 0.587, 0.114]), axis=-1, keepdims=True)
+    return jnp.sum(image * jnp.array([[[0.299, 0.587, 0.114]]]), axis=-1, keepdims=True)

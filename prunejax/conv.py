@@ -5,7 +5,7 @@ Here the forward pass and both gradients are `custom_vmap` functions whose batch
 per model, so that everything else stays fused over the population.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import jax
@@ -15,7 +15,7 @@ from jax.custom_batching import custom_vmap
 
 from prunejax.types import Array
 
-Padding = tuple[tuple[int, int], tuple[int, int]]
+Padding = Sequence[tuple[int, int]]
 Convolution = Callable[..., Array]
 
 
@@ -50,7 +50,7 @@ def _per_model(function: Callable[[Array, Array], Array]) -> Callable[[Array, Ar
 
 @cache
 def _make_unrolled(
-    strides: tuple[int, ...], padding: Padding, image_shape: tuple[int, ...], kernel_shape: tuple[int, ...]
+    strides: tuple[int, ...], padding: tuple[tuple[int, int], ...], image_shape: tuple[int, ...], kernel_shape: tuple[int, ...]
 ) -> Convolution:
     def image_gradient(gradient: Array, kernel: Array) -> Array:
         like = jax.ShapeDtypeStruct(image_shape, kernel.dtype)
@@ -76,8 +76,7 @@ def _make_unrolled(
 
 
 def _unrolled(images: Array, kernel: Array, strides: tuple[int, ...], padding: Padding, **unused: object) -> Array:
-    padding = tuple(map(tuple, padding))
-    return _make_unrolled(tuple(strides), padding, images.shape, kernel.shape)(images, kernel)
+    return _make_unrolled(tuple(strides), tuple(padding), images.shape, kernel.shape)(images, kernel)
 
 
 def _im2col(images: Array, kernel: Array, strides: tuple[int, ...], padding: Padding, **unused: object) -> Array:

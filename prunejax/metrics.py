@@ -9,7 +9,7 @@ from prunejax.types import Array
 
 def accuracy(predictions: Int[Array, "models examples"], labels: Int[Array, " examples"]) -> Float[Array, " models"]:
     """The fraction of examples that each model gets right."""
-    return jnp.mean(jnp.asarray(predictions) == jnp.asarray(labels), axis=1)
+    return jnp.mean(jnp.asarray(predictions) == jnp.asarray(labels)[None], axis=1)
 
 
 def modal_class(predictions: Int[Array, "models examples"], num_classes: int) -> Int[Array, " examples"]:

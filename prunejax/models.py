@@ -24,7 +24,7 @@ class WideResNet(nn.Module):
 
     depth: int = 16
     widen_factor: int = 2
-    dtype: jnp.dtype = jnp.float32  # pyright: ignore[reportAssignmentType]
+    dtype: str = "float32"
     conv: str = "unrolled"
 
     @nn.compact
@@ -102,7 +102,7 @@ class LinearHead(nn.Module):
 def make_networks(config: Model, num_classes: int, dtype: str, conv: str) -> dict[str, nn.Module]:
     """The parts of a model by the name they have in `TrainState.params`: `encoder`, `projection`, `head`."""
     return {
-        "encoder": WideResNet(config.depth, config.widen_factor, jnp.dtype(dtype), conv),
+        "encoder": WideResNet(config.depth, config.widen_factor, dtype, conv),
         "projection": ProjectionHead(config.projection_dim),
         "head": LinearHead(num_classes),
     }

@@ -57,7 +57,7 @@ def prediction_depth(
 
     `target` is the true label in the paper's code, the network's own prediction in Baldock et al. 2021.
     """
-    right = jnp.asarray(layer_predictions) == jnp.asarray(target)
+    right = jnp.asarray(layer_predictions) == jnp.asarray(target)[None]
     right_from_here_on = jnp.cumprod(right[::-1], axis=0).sum(0)
     layers = right.shape[0]
     return jnp.minimum(layers - right_from_here_on + 1, layers)

@@ -4,18 +4,18 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 import optax
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from prunejax.config import LearningRate, Optim, Stage
-from prunejax.types import Array
+from prunejax.types import Array, Scalar
 
 
 def make_learning_rate(
     config: LearningRate, epochs: int, steps_per_epoch: int
-) -> Callable[[int | Int[Array, ""]], Float[Array, ""]]:
+) -> Callable[[Scalar], Float[Array, ""]]:
     """Returns `step -> learning rate`, constant within an epoch as in the authors' code."""
 
-    def learning_rate(step: int | Int[Array, ""]) -> Float[Array, ""]:
+    def learning_rate(step: Scalar) -> Float[Array, ""]:
         epoch = jnp.asarray(step) // steps_per_epoch
         rate = config.initial
         if config.final is not None:

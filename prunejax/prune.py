@@ -9,12 +9,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
-from prunejax.types import Array, Tree
+from prunejax.types import Array, Scalar, Tree
 
 Prunable = Callable[[tuple[Any, ...], Array], bool]
-Scalar = float | int | Float[Array, ""] | Int[Array, ""]
 
 
 def convolution_kernels(path: tuple[Any, ...], leaf: Array) -> bool:

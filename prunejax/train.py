@@ -17,21 +17,20 @@ from prunejax.augment import make_augment, normalise
 from prunejax.config import Config, steps_per_epoch
 from prunejax.models import make_networks
 from prunejax.optim import make_learning_rate, make_optimizer
-from prunejax.types import Array, Key, TrainState, Tree
+from prunejax.types import Array, Key, Scalar, TrainState, Tree
 
-Count = int | Int[Array, ""]
 Metrics = dict[str, Float[Array, ""]]
-ScheduleSteps = tuple[Count, Count, Count]
+ScheduleSteps = tuple[Scalar, Scalar, Scalar]
 """(begin, end, every) of gradual pruning, traced so that experiments differing in them share one compiled program."""
 
 
-def key_for(seed: Count, purpose: str, step: Count = 0) -> Key:
+def key_for(seed: Scalar, purpose: str, step: Scalar = 0) -> Key:
     """The PRNG key of one purpose at one step."""
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
     return jax.random.fold_in(key, step)
 
 
-def epoch_order(seed: Count, stage_name: str, epoch: Count, num_train: int) -> Int[Array, " num_train"]:
+def epoch_order(seed: Scalar, stage_name: str, epoch: Scalar, num_train: int) -> Int[Array, " num_train"]:
     """The order in which a seed sees the training images in an epoch."""
     return jax.random.permutation(key_for(seed, f"{stage_name}/order", epoch), num_train)
 
@@ -51,7 +50,7 @@ def schedule_steps(config: Config, stage_name: str) -> ScheduleSteps:
 def init(
     config: Config,
     stage_name: str,
-    seed: Count,
+    seed: Scalar,
     image_shape: tuple[int, ...],
     num_classes: int,
     previous: TrainState | None = None,
@@ -83,7 +82,7 @@ def init(
     return TrainState(params, batch_stats, masks, opt_state)
 
 
-def prune_once(config: Config, stage_name: str, state: TrainState, final_sparsity: Float[Array, ""]) -> TrainState:
+def prune_once(config: Config, stage_name: str, state: TrainState, final_sparsity: Scalar) -> TrainState:
     """One-shot pruning: one global ranking of all prunable weights. Source: Paganini & Forde 2020."""
     masks = prune.global_masks(state.params, state.masks, final_sparsity, prunable_leaves(config, stage_name))
     return state.replace(params=prune.apply_masks(state.params, masks), masks=masks)
@@ -106,10 +105,10 @@ def make_step(config: Config, stage_name: str, num_train: int, num_classes: int)
 
     def step_fn(
         state: TrainState,
-        seed: Count,
-        final_sparsity: Float[Array, ""],
+        seed: Scalar,
+        final_sparsity: Scalar,
         order: Int[Array, " num_train"],
-        step: Count,
+        step: Scalar,
         schedule: ScheduleSteps,
         images: UInt8[Array, "num_train h w c"],
         labels: Int[Array, " num_train"],

@@ -5,9 +5,11 @@ from typing import Any
 import jax
 import numpy as np
 from flax import struct
+from jaxtyping import Num
 
 Array = jax.Array | np.ndarray
 Key = jax.Array
+Scalar = int | float | np.generic | Num[Array, ""]
 Tree = Any
 """A pytree of arrays, for instance the nested dictionary `params`."""
 

@@ -1,0 +1,36 @@
+"""The whole study of a preset: trains all seven experiments, measures them and writes the report.
+
+Run again, it resumes where it stopped, or does nothing.
+"""
+
+from absl import flags
+
+from experiments import flags as cli
+from experiments.evaluate import evaluate
+from experiments.registry import EXPERIMENTS
+from experiments.report import report
+from experiments.train import train
+from prunejax.config import validate
+
+FLAGS = flags.FLAGS
+
+
+def main() -> None:
+    """Every experiment in order; all settings are checked before the first starts."""
+    configs = [cli.make_config(name) for name in EXPERIMENTS]
+    for config in configs:
+        validate(config)
+    from prunejax import data
+
+    dataset = data.load(configs[0].data, FLAGS.data_dir)
+    for config in configs:
+        validate(config, len(dataset.train_labels), dataset.image_shape[-1])
+    for config in configs:
+        train(config, dataset)
+    if not FLAGS.dry_run:
+        evaluate([cli.workdir() / config.experiment.name for config in configs])
+        print(f"report: {report(cli.workdir())}")
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__, "python -m experiments.study --preset=digits --workdir=runs/digits", cli.TRAINING)

@@ -1,0 +1,64 @@
+"""Small settings that train in seconds, shared by the tests."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import jax
+import pytest
+
+from experiments.presets import PRESETS
+from experiments.registry import EXPERIMENTS
+from prunejax import data
+from prunejax.config import Config, LearningRate, Schedule
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_compilation_cache_dir", str(data.cache_dir() / "xla"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(scope="session")
+def dataset() -> data.Dataset:
+    """100 digits to train on, so that batches of 32 leave a last one of 4, and 60 to test on."""
+    return data.load(dataclasses.replace(PRESETS["digits"].data, train_examples=100, test_examples=60))
+
+
+@pytest.fixture
+def make_config():
+    """`make_config(experiment, **fields)`: two seeds, two epochs of four steps, pruned at steps 1, 3, 5 and 6."""
+
+    def make(experiment: str, **fields) -> Config:
+        digits = PRESETS["digits"]
+        stages = {
+            name: dataclasses.replace(getattr(digits, name), epochs=2, batch_size=32, learning_rate=LearningRate(0.05))
+            for name in ("sup", "scl", "head", "finetune")
+        }
+        schedules = {name: Schedule(1, 6, 2) for name in ("sup", "scl", "scl_delayed")}
+        return dataclasses.replace(
+            digits,
+            **{
+                "experiment": EXPERIMENTS[experiment],
+                "models": 2,
+                "sparsities": (0.5, 0.9),
+                "data": dataclasses.replace(digits.data, train_examples=100, test_examples=60),
+                "prune": dataclasses.replace(digits.prune, **schedules),
+                "log_every_steps": 3,
+                **stages,
+                **fields,
+            },
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def cifar10_dir() -> Path:
+    """Where CIFAR-10 is prepared, if it is: PRUNEJAX_TFDS_DIR, or the shared copy beside a development checkout."""
+    root = Path(__file__).parents[1]
+    candidates = [root.parent / "shared" / "data" / "tfds"]
+    if named := os.environ.get("PRUNEJAX_TFDS_DIR"):
+        candidates.insert(0, Path(named))
+    for candidate in candidates:
+        if (candidate / "cifar10").is_dir():
+            return candidate
+    pytest.skip("CIFAR-10 is not prepared here; set PRUNEJAX_TFDS_DIR")

@@ -1,0 +1,40 @@
+"""The probes against a loop over neighbours, and prediction depth by hand."""
+
+import collections
+
+import jax
+import numpy as np
+import pytest
+
+from prunejax.neighbors import knn_predict, prediction_depth
+
+
+def naive_knn(train, labels, test, k):
+    predictions = []
+    for row in test:
+        nearest = np.argsort(((train - row) ** 2).sum(1), kind="stable")[:k]
+        votes = collections.Counter(labels[nearest].tolist())
+        predictions.append(min(label for label, count in votes.items() if count == max(votes.values())))
+    return np.array(predictions)
+
+
+@pytest.mark.parametrize("k", [1, 2, 30])
+def test_knn_is_a_vote_of_the_nearest(k):
+    rng = np.random.default_rng(k)
+    train, test = rng.normal(size=(200, 5)).astype(np.float32), rng.normal(size=(300, 5)).astype(np.float32)
+    labels = rng.integers(0, 4, 200).astype(np.int32)
+    expected = naive_knn(train, labels, test, k)
+    np.testing.assert_array_equal(knn_predict(train, labels, test, k), expected)
+    np.testing.assert_array_equal(jax.jit(knn_predict, static_argnums=3)(train, labels, test, k), expected)
+
+
+def test_knn_refuses_more_neighbours_than_there_are():
+    with pytest.raises(ValueError, match="k is 30"):
+        knn_predict(np.zeros((5, 2), np.float32), np.zeros(5, np.int32), np.zeros((1, 2), np.float32))
+
+
+def test_prediction_depth_is_the_first_layer_right_to_the_end():
+    target = np.array([1, 1, 1, 1, 1])
+    layers = np.array([[1, 0, 1, 0, 1], [1, 1, 0, 0, 1], [1, 1, 1, 0, 0]])
+    #          always, from 2, from 3, never, lost at the end
+    np.testing.assert_array_equal(prediction_depth(layers, target), [1, 2, 3, 3, 3])

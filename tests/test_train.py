@@ -1,0 +1,214 @@
+"""One model and a population: the contract of DESIGN, on digits."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.presets import PRESETS
+from experiments.registry import EXPERIMENTS
+from prunejax import population, prune, train
+from prunejax.config import Population as PopulationConfig
+from prunejax.config import LearningRate, Schedule, from_json, to_json
+
+
+def fit(config, dataset, **arguments):
+    who = population.members(config)
+    return list(population.fit(config, who, dataset, **arguments))
+
+
+def assert_close(ours, theirs, **tolerance):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), ours, theirs)
+
+
+@pytest.mark.parametrize("experiment", ["sup_gmp", "scl_gmp"])
+def test_a_member_equals_the_same_model_alone(make_config, dataset, experiment):
+    """Including the unvmapped step, the last partial batch, and the change of stages."""
+    config = make_config(experiment)
+    # At its usual rate the contrastive loss amplifies a difference of one rounding to another model in five steps.
+    config = dataclasses.replace(config, scl=dataclasses.replace(config.scl, learning_rate=LearningRate(1e-3)))
+    end = fit(config, dataset)[-1].state
+    member = 3  # seed 1, sparsity 0.9
+    who = population.members(config)
+    state = None
+    for name in config.experiment.stages:
+        state = train.init(config, name, who.seeds[member], dataset.image_shape, 10, state)
+        step_fn = jax.jit(train.make_step(config, name, 100, 10), static_argnames="batch_size")
+        for step in range(8):
+            order = train.epoch_order(who.seeds[member], name, step // 4, 100)
+            state, _ = step_fn(
+                *(state, who.seeds[member], who.sparsities[member], order, step, train.schedule_steps(config, name)),
+                *(dataset.train_images, dataset.train_labels),
+                batch_size=4 if step % 4 == 3 else 32,
+            )
+    alone = jax.tree.map(lambda leaf: leaf[member], end)
+    assert_close(alone.params, state.params, rtol=1e-3, atol=1e-4)
+    different = jax.tree.map(lambda ours, theirs: np.mean(ours != theirs), alone.masks, state.masks)
+    assert max(jax.tree.leaves(different)) < 0.002  # two weights may be equal but for rounding
+
+
+def test_the_chunk_size_changes_no_result(make_config, dataset):
+    config = make_config("sup_gmp", models=3, sparsities=(0.9,))
+    together = fit(config, dataset)
+    chunked = fit(dataclasses.replace(config, population=PopulationConfig(models_per_program=2)), dataset)
+    assert [p.step for p in together] == [p.step for p in chunked]
+    assert_close(together[-1].state.params, chunked[-1].state.params, rtol=1e-3, atol=1e-3)
+    assert_close(together[-1].metrics, chunked[-1].metrics, rtol=1e-2, atol=1e-3)
+
+
+def test_masks_only_shrink_with_exact_counts_at_every_update(make_config, dataset):
+    config = dataclasses.replace(make_config("sup_gmp"), log_every_steps=1)
+    previous, updates = None, 0
+    for now in fit_states(config, dataset):
+        step, state = now
+        for path, mask in jax.tree_util.tree_leaves_with_path(state.masks):
+            if not prune.convolution_and_head_kernels(path, mask[0]):
+                assert mask.all()
+                continue
+            progress = np.clip((min(max(last_update(step), 0), 6) - 1) / 5, 0, 1)
+            for member, final in enumerate([0.5, 0.5, 0.9, 0.9]):
+                expected = round(np.float32(final) * (1 - (1 - progress) ** 3) * mask[member].size)
+                assert (~mask[member]).sum() == expected, (step, path)
+            weights = lookup(state.params, path)
+            assert (weights[~mask] == 0).all()
+        if previous is not None:
+            shrunk = jax.tree.map(lambda new, old: (old | ~new).all(), state.masks, previous)
+            assert jax.tree.all(shrunk)
+            updates += not all(jax.tree.leaves(jax.tree.map(np.array_equal, state.masks, previous)))
+        previous = state.masks
+    assert updates == 3  # at steps 3, 5 and 6; the target at step 1 is 0
+
+
+def fit_states(config, dataset):
+    who = population.members(config)
+    for now in population.fit(config, who, dataset):
+        yield now.step - 1, jax.device_get(now.state)
+
+
+def last_update(step):
+    return max((s for s in (1, 3, 5, 6) if s <= step), default=0)
+
+
+def lookup(tree, path):
+    for entry in path:
+        tree = tree[entry.key]
+    return tree
+
+
+def population_arguments(config, dataset, name):
+    who = population.members(config)
+    return (
+        population.state_shapes(config, name, len(who), dataset),
+        *(who.seeds, who.sparsities, np.zeros((len(who), len(dataset.train_labels)), np.int32), np.int32(0)),
+        *(tuple(map(np.int32, train.schedule_steps(config, name))), dataset.train_images, dataset.train_labels),
+    )
+
+
+def primitives(jaxpr):
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in equation.params.values():
+            for inner in value if isinstance(value, (tuple, list)) else [value]:
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from primitives(inner)
+
+
+def test_pruning_is_still_a_branch_in_the_populations_program(make_config, dataset):
+    """A batched predicate would turn the `cond` into a select that ranks every weight at every step."""
+    config = make_config("sup_gmp")
+    step = population.make_step(config, "sup", dataset)
+    jaxpr = jax.make_jaxpr(lambda *a: step(*a, batch_size=32))(*population_arguments(config, dataset, "sup"))
+    ranking = "bitcast_convert_type"  # how the threshold search reads the magnitudes
+
+    def count(inner):
+        return sum(e.primitive.name == ranking and e.invars[0].aval.ndim == 2 for e in primitives(inner))
+
+    branches = [b.jaxpr for e in primitives(jaxpr.jaxpr) if e.primitive.name == "cond" for b in e.params["branches"]]
+    inside = sum(map(count, branches))
+    assert inside == 10  # 9 convolutions and the head
+    assert count(jaxpr.jaxpr) == inside
+
+
+def test_the_compiled_step_has_no_grouped_convolution(make_config, dataset):
+    config = make_config("sup_gmp")
+    step = population.make_step(config, "sup", dataset)
+    text = step.lower(*population_arguments(config, dataset, "sup"), batch_size=32).compile().as_text()
+    assert "custom-call" in text or "convolution" in text
+    assert "feature_group_count=" not in text
+    assert "batch_group_count=" not in text
+
+
+def test_the_second_step_does_not_recompile(make_config, dataset):
+    config = make_config("sup_gmp")
+    who = population.members(config)
+    step = population.make_step(config, "sup", dataset)
+    state = population.init(config, "sup", who, dataset)
+    rest = list(population_arguments(config, dataset, "sup")[1:])
+    for index in range(3):
+        rest[3] = np.int32(index)
+        state, _ = step(state, *rest, batch_size=32)
+    assert step._cache_size() == 1
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_of_every_preset_survives_json_and_traces_one_step(preset, experiment, dataset):
+    config = dataclasses.replace(PRESETS[preset], experiment=EXPERIMENTS[experiment], models=2)
+    assert from_json(to_json(config), "test") == config
+    height, channels = (8, 1) if preset == "digits" else (32, 3)
+    images = np.zeros((2000, height, height, channels), np.uint8)
+    stand_in = dataclasses.replace(dataset, train_images=images, train_labels=np.zeros(2000, np.int32))
+    for name in config.experiment.stages:
+        step = population.make_step(config, name, stand_in)
+        state, metrics = jax.eval_shape(
+            lambda *a, s=step, n=name: s(*a, batch_size=config.stage(n).batch_size),
+            *population_arguments(config, stand_in, name),
+        )
+        assert state == population.state_shapes(config, name, len(population.members(config)), stand_in)
+        assert all(value.shape == (len(population.members(config)),) for value in metrics.values())
+
+
+def test_a_frozen_encoder_keeps_its_weights_and_statistics(make_config, dataset):
+    config = make_config("scl_dense")
+    reports = fit(config, dataset)
+    border = next(p for p in reports if p.ends_stage)
+    assert border.stage == "scl"
+    assert_close(border.state.params["encoder"], reports[-1].state.params["encoder"], rtol=0)
+    assert_close(border.state.batch_stats, reports[-1].state.batch_stats, rtol=0)
+    assert "projection" not in reports[-1].state.params
+
+
+def test_one_shot_prunes_once_globally_then_keeps_the_masks(make_config, dataset):
+    dense = fit(make_config("sup_dense"), dataset)[-1].state
+    config = make_config("sup_one_shot")
+    start = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), dense)
+    reports = fit(config, dataset, state=start)
+    expected = jax.vmap(lambda s, p, m: prune.global_masks(p, m, s, prune.convolution_and_head_kernels))(
+        population.members(config).sparsities, start.params, start.masks
+    )
+    jax.tree.map(np.testing.assert_array_equal, reports[-1].state.masks, expected)
+    np.testing.assert_allclose(reports[-1].metrics["sparsity"], [0.5, 0.5, 0.9, 0.9], atol=1e-4)
+
+
+def test_every_seed_sees_every_image_once_an_epoch_in_an_order_of_its_own():
+    orders = np.array([train.epoch_order(seed, "sup", epoch, 50) for seed in (0, 1) for epoch in (0, 1)])
+    assert (np.sort(orders, axis=1) == np.arange(50)).all()
+    assert len({tuple(order) for order in orders}) == 4
+
+
+def test_training_learns_digits(make_config, dataset):
+    config = make_config("sup_dense", log_every_steps=4)
+    config = dataclasses.replace(config, sup=dataclasses.replace(config.sup, epochs=20))
+    accuracy = fit(config, dataset)[-1].metrics["accuracy"]
+    assert (accuracy > 0.5).all()
+
+
+def test_head_schedule_prunes_the_head_of_a_contrastive_model(make_config, dataset):
+    config = make_config("scl_gmp", sparsities=(0.5,))
+    config = dataclasses.replace(config, prune=dataclasses.replace(config.prune, head=Schedule(1, 6, 2)))
+    masks = fit(config, dataset)[-1].state.masks["head"]["Dense_0"]
+    assert (~masks["kernel"]).sum() == 2 * round(0.5 * 640)
+    assert masks["bias"].all()
