@@ -24,27 +24,29 @@ def main() -> None:
 
 
 def evaluate(runs: list[Path]) -> None:
-    """Writes the `measures.npz` of each run, unless it is there and as new as the checkpoint."""
+    """Writes the `measures.npz` of each run, unless it is there: only a finished run has one, and no longer changes."""
     from prunejax import checkpoint, data
     from prunejax import evaluate as measuring
 
     dense: dict[str, measuring.Measures] = {}
     for run_dir in runs:
-        trained, path = checkpoint.load_population(run_dir), run_dir / "measures.npz"
-        newest = run_dir / "checkpoints" / str(trained.step)
-        if path.exists() and path.stat().st_mtime > newest.stat().st_mtime:
+        path = run_dir / "measures.npz"
+        if path.exists():
             measures = measuring.load(path)
         else:
+            trained = checkpoint.load_population(run_dir)
             dataset = data.load(trained.config.data, FLAGS.data_dir)
             with images_bar(f"{run_dir.name} evaluate", len(trained.seeds) * len(dataset.test_labels)) as bar:
                 measures = measuring.evaluate(trained, dataset, bar.update)
             measuring.save(measures, path)
-        if trained.config.experiment.parent is None and trained.config.experiment.schedule is None:
-            dense[run_dir.name] = measures
+        if 0.0 in measures.levels:
+            dense.setdefault(run_dir.name.split("_")[0], measures)
         for level in measures.levels:
             accuracy = 100 * measures.accuracy(level)
-            line = f"{run_dir.name:16} {100 * level:5.3g}% pruned: accuracy {accuracy.mean():.2f} ± {accuracy.std():.2f}%"
-            reference = dense.get(run_dir.name.split("_")[0] + "_dense")
+            line = (
+                f"{run_dir.name:16} {100 * level:5.3g}% pruned: accuracy {accuracy.mean():.2f} ± {accuracy.std():.2f}%"
+            )
+            reference = dense.get(run_dir.name.split("_")[0])
             if reference is not None and level:
                 per_class = measures.pies_per_class(reference, level)
                 line += f", {per_class.sum()} PIEs, per class {per_class.tolist()}"

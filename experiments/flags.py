@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
@@ -71,11 +71,11 @@ def _print_help(doc: str, example: str, names: tuple[str, ...]) -> None:
     print(f"{doc.strip()}\n\nExample:\n  {example}\n\nFlags:")
     for name in names:
         flag = FLAGS[name]
-        choices = "=" + "|".join(flag.parser.enum_values) if hasattr(flag.parser, "enum_values") else ""
+        choices = "=" + "|".join(flag.parser.enum_values) if isinstance(flag.parser, flags.EnumParser) else ""
         print(f"  --{name}{choices}\n      {flag.help}")
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(2)
 

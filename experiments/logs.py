@@ -40,10 +40,11 @@ class MetricsLog:
         line |= {name: [float(f"{value:.6g}") for value in values.tolist()] for name, values in now.metrics.items()}
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
-        for name, values in now.metrics.items() if self.writer else ():
-            for sparsity in np.unique(self.sparsities):
-                mean = values[self.sparsities == sparsity].mean()
-                self.writer.add_scalar(f"{now.stage}/{name}/sparsity_{sparsity:g}", mean, now.step)
+        if self.writer:
+            for name, values in now.metrics.items():
+                for sparsity in np.unique(self.sparsities):
+                    mean = values[self.sparsities == sparsity].mean()
+                    self.writer.add_scalar(f"{now.stage}/{name}/sparsity_{sparsity:g}", mean, now.step)
 
 
 def _tensorboard(directory: Path):  # noqa: ANN202
@@ -98,9 +99,7 @@ def progress(
         return int(seen[stage] - images[stage] * (1 - step / steps[stage]))
 
     reached = next(stage for stage, end in ends.items() if done <= end)
-    with images_bar(
-        title, sum(images.values()), images_at(reached, done - ends[reached] + steps[reached])
-    ) as bar:
+    with images_bar(title, sum(images.values()), images_at(reached, done - ends[reached] + steps[reached])) as bar:
 
         def on_step(stage: str, step: float) -> None:
             bar.set_postfix_str(f"{stage} {int(step)}/{steps[stage]}", refresh=False)

@@ -43,7 +43,9 @@ def report(workdir: Path) -> Path:
     published = None
     if config.data.name == "cifar10":
         published = reporting.Published(paper.SPARSITIES, paper.ACCURACY, paper.PIES, paper.HOOKER_PIES)
-    figures = {"training_curves": (reporting.training_curves(curves, study), "Training loss: mean and range over seeds.")}
+    figures = {
+        "training_curves": (reporting.training_curves(curves, study), "Training loss: mean and range over seeds.")
+    }
     for method, title in (("gmp", "GMP"), ("one_shot", "One-Shot")):
         if figure := reporting.figure_4(study, method):
             figures[f"figure_4_{method}"] = (figure, f"PIEs per class under {title} pruning, as Figure 4.")

@@ -1,6 +1,7 @@
 """Random image transformations, each pure `(key, image) -> image`, composed by `make_augment` and vmapped by users.
 
-The distributions are torchvision's, which the authors used. Source of the contrastive pipeline: Chen et al. 2020, app. A.
+The distributions are torchvision's, which the authors used. Source of the contrastive pipeline: Chen et al. 2020,
+app. A.
 """
 
 from collections.abc import Callable
@@ -88,9 +89,7 @@ def _interpolation(start: Scalar, length: Scalar, size: int) -> Float[Array, "si
     return jnp.maximum(0, 1 - jnp.abs(centres[:, None] - jnp.arange(size)[None, :]))
 
 
-def colour_jitter(
-    key: Key, image: RGB, *, strengths: tuple[float, float, float, float], probability: float
-) -> RGB:
+def colour_jitter(key: Key, image: RGB, *, strengths: tuple[float, float, float, float], probability: float) -> RGB:
     """With `probability`, changes brightness, contrast, saturation and hue by random amounts in a random order.
 
     The hue shift is computed once, between two rounds of the three cheap blends, instead of at each possible place.

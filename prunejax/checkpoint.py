@@ -81,8 +81,14 @@ def load_population(run_dir: str | Path) -> Population:
         tree = manager.restore(step, args=ocp.args.StandardRestore(like))
     who = population.members(config)
     return Population(
-        config, who.seeds, who.sparsities, TrainState(**tree), step,
-        provenance["total_steps"], tuple(provenance["class_names"]), provenance["data_checksum"],
+        config,
+        who.seeds,
+        who.sparsities,
+        TrainState(**tree),
+        step,
+        provenance["total_steps"],
+        tuple(provenance["class_names"]),
+        provenance["data_checksum"],
     )
 
 
@@ -102,7 +108,8 @@ def save(manager: ocp.CheckpointManager, step: int, state: TrainState) -> None:
 def restore(manager: ocp.CheckpointManager, step: int, like: Tree) -> TrainState:
     """The state at `step` as NumPy arrays, with the structure of `like`, which may be shapes only."""
     template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
-    return manager.restore(step, args=ocp.args.StandardRestore(template))
+    restored: Any = manager.restore(step, args=ocp.args.StandardRestore(template))
+    return restored
 
 
 def stage_of(stage_steps: dict[str, int], step: int) -> str:

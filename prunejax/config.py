@@ -368,7 +368,9 @@ def load_config(run_dir: str | Path) -> Config:
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: no readable configuration ({type(error).__name__}); is this a run directory?") from None
+        raise UserError(
+            f"{path}: no readable configuration ({type(error).__name__}); is this a run directory?"
+        ) from None
     return from_json(text, str(path))
 
 

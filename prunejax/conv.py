@@ -10,10 +10,8 @@ from functools import cache
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 from jax.custom_batching import custom_vmap
-
-from prunejax.types import Array
 
 Padding = Sequence[tuple[int, int]]
 Convolution = Callable[..., Array]
@@ -40,9 +38,7 @@ def _per_model(function: Callable[[Array, Array], Array]) -> Callable[[Array, Ar
         def member(array: Array, batched: bool, index: int) -> Array:
             return array[index] if batched else array
 
-        outputs = [
-            mapped(member(left, in_batched[0], i), member(right, in_batched[1], i)) for i in range(axis_size)
-        ]
+        outputs = [mapped(member(left, in_batched[0], i), member(right, in_batched[1], i)) for i in range(axis_size)]
         return jnp.stack(outputs), True
 
     return mapped
@@ -50,7 +46,10 @@ def _per_model(function: Callable[[Array, Array], Array]) -> Callable[[Array, Ar
 
 @cache
 def _make_unrolled(
-    strides: tuple[int, ...], padding: tuple[tuple[int, int], ...], image_shape: tuple[int, ...], kernel_shape: tuple[int, ...]
+    strides: tuple[int, ...],
+    padding: tuple[tuple[int, int], ...],
+    image_shape: tuple[int, ...],
+    kernel_shape: tuple[int, ...],
 ) -> Convolution:
     def image_gradient(gradient: Array, kernel: Array) -> Array:
         like = jax.ShapeDtypeStruct(image_shape, kernel.dtype)
@@ -82,8 +81,9 @@ def _unrolled(images: Array, kernel: Array, strides: tuple[int, ...], padding: P
 def _im2col(images: Array, kernel: Array, strides: tuple[int, ...], padding: Padding, **unused: object) -> Array:
     height, width, channels, features = kernel.shape
     padded = jnp.pad(images, ((0, 0), *padding, (0, 0)))
-    rows, columns = ((size - k) // stride + 1 for size, k, stride in zip(
-        padded.shape[1:3], (height, width), strides, strict=True))
+    rows, columns = (
+        (size - k) // stride + 1 for size, k, stride in zip(padded.shape[1:3], (height, width), strides, strict=True)
+    )
     patches = [
         padded[:, i : i + rows * strides[0] : strides[0], j : j + columns * strides[1] : strides[1]]
         for i in range(height)

@@ -85,9 +85,7 @@ def load_digits() -> Dataset:
     images = np.rint(digits.images[..., None] * (255 / 16)).astype(np.uint8)
     labels = digits.target.astype(np.int32)
     train, test = train_test_split(np.arange(len(labels)), test_size=389, stratify=labels, random_state=0)
-    return Dataset(
-        "digits", tuple(map(str, range(10))), images[train], labels[train], images[test], labels[test]
-    )
+    return Dataset("digits", tuple(map(str, range(10))), images[train], labels[train], images[test], labels[test])
 
 
 def _load_tfds(name: str, data_dir: str | None) -> Dataset:
@@ -122,7 +120,7 @@ def _read_tfds(name: str, data_dir: str | None) -> Dataset:
     record = tfds.core.FileFormat.ARRAY_RECORD
     if not builder.data_path.exists() or builder.info.file_format != record:
         raise UserError(f"{name} is not prepared as {record.value} under {where}; prepare it with: {prepare}")
-    features = builder.info.features
+    features: Any = builder.info.features
     if not isinstance(features, tfds.features.FeaturesDict) or not {"image", "label"} <= set(features):
         raise UserError(f"{name} has no 'image' and 'label' to classify; choose an image-classification set")
     if not isinstance(features["label"], tfds.features.ClassLabel):
@@ -130,12 +128,12 @@ def _read_tfds(name: str, data_dir: str | None) -> Dataset:
     test = "test" if "test" in builder.info.splits else "validation"
     if not {"train", test} <= set(builder.info.splits):
         raise UserError(f"{name} has the splits {', '.join(builder.info.splits)}; a train and a test split are needed")
-    arrays = _cached(builder, test)
-    return Dataset(name, tuple(features["label"].names), **arrays)
+    names = features["label"].names  # pyright: ignore[reportAttributeAccessIssue]
+    return Dataset(name, tuple(names), **_cached(builder, test))
 
 
 def _cached(builder: Any, test: str) -> dict[str, np.ndarray]:  # noqa: ANN401
-    """The decoded arrays, from the user's cache if they are there unharmed: decoding takes seconds, reading does not."""
+    """The decoded arrays, from the user's cache if they are there unharmed: decoding takes seconds."""
     files = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in map(Path, builder.data_path.iterdir()))
     key = hashlib.sha256(json.dumps([str(builder.data_path), files]).encode()).hexdigest()[:16]
     path = cache_dir() / "datasets" / f"{builder.name}-{key}"

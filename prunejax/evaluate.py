@@ -59,7 +59,7 @@ class Measures:
 
 
 def evaluate(
-    trained: Population, dataset: Dataset, on_images: Callable[[int], None] = lambda count: None
+    trained: Population, dataset: Dataset, on_images: Callable[[int], object] = lambda count: None
 ) -> Measures:
     """Measures every model on the test set; `on_images` hears how many images each batch added, over all models.
 
@@ -68,7 +68,7 @@ def evaluate(
     """
     if trained.step < trained.total_steps:
         raise UserError(
-            f"{trained.config.experiment.name} stands at step {trained.step} of {trained.total_steps}; train it on first"
+            f"{trained.config.experiment.name} stands at step {trained.step} of {trained.total_steps}; train it first"
         )
     if trained.data_checksum != dataset.checksum:
         raise UserError(
@@ -86,8 +86,13 @@ def evaluate(
             array[models, examples] = values
         on_images(logits[..., 0].size)
     return Measures(
-        predictions, dataset.test_labels, trained.seeds, trained.sparsities, **scores,
-        class_names=np.array(dataset.class_names), data_checksum=np.array(dataset.checksum),
+        predictions,
+        dataset.test_labels,
+        trained.seeds,
+        trained.sparsities,
+        **scores,
+        class_names=np.array(dataset.class_names),
+        data_checksum=np.array(dataset.checksum),
     )
 
 

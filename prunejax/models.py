@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -60,9 +61,7 @@ class WideResNet(nn.Module):
         return x.astype(jnp.float32).mean((1, 2)), probes
 
     @staticmethod
-    def _block(
-        x: Array, width: int, stride: int, conv: Callable, norm: Callable, probe: Callable, name: str
-    ) -> Array:
+    def _block(x: Array, width: int, stride: int, conv: Callable, norm: Callable, probe: Callable, name: str) -> Array:
         strides = (stride, stride)
         activated = nn.relu(norm(name=f"{name}_norm0")(x))
         hidden = conv(width, (3, 3), strides, padding=1, name=f"{name}_conv0")(activated)
@@ -99,7 +98,7 @@ class LinearHead(nn.Module):
         return nn.Dense(self.num_classes)(representations)
 
 
-def make_networks(config: Model, num_classes: int, dtype: str, conv: str) -> dict[str, nn.Module]:
+def make_networks(config: Model, num_classes: int, dtype: str, conv: str) -> dict[str, Any]:
     """The parts of a model by the name they have in `TrainState.params`: `encoder`, `projection`, `head`."""
     return {
         "encoder": WideResNet(config.depth, config.widen_factor, dtype, conv),

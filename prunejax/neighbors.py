@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Float, Int
 
 from prunejax.types import Array
@@ -25,7 +26,7 @@ def knn_predict(
     if not 1 <= k <= len(train_labels):
         raise ValueError(f"k is {k}, but there are {len(train_labels)} training examples")
     arrays = (train_representations, train_labels, test_representations)
-    if jax.default_backend() == "cpu" and not any(isinstance(array, jax.core.Tracer) for array in arrays):
+    if jax.default_backend() == "cpu" and not any(isinstance(array, Tracer) for array in arrays):
         from sklearn.neighbors import NearestNeighbors
 
         search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(np.asarray(train_representations))

@@ -10,9 +10,7 @@ from prunejax.config import LearningRate, Optim, Stage
 from prunejax.types import Array, Scalar
 
 
-def make_learning_rate(
-    config: LearningRate, epochs: int, steps_per_epoch: int
-) -> Callable[[Scalar], Float[Array, ""]]:
+def make_learning_rate(config: LearningRate, epochs: int, steps_per_epoch: int) -> Callable[[Scalar], Float[Array, ""]]:
     """Returns `step -> learning rate`, constant within an epoch as in the authors' code."""
 
     def learning_rate(step: Scalar) -> Float[Array, ""]:

@@ -14,7 +14,7 @@ from jaxtyping import Float32, Int32, UInt8
 from prunejax import train
 from prunejax.config import Config, UserError, steps_per_epoch
 from prunejax.data import Dataset
-from prunejax.types import Array, TrainState
+from prunejax.types import Array, TrainState, Tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Progress:
     state: TrainState
     metrics: dict[str, np.ndarray]
     """Each `[models]`, averaged since the last report."""
-    ends_stage: bool
+    ends_stage: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ def prune_once(config: Config, who: Members, dense: TrainState) -> TrainState:
     return jax.jit(jax.vmap(partial(train.prune_once, config, config.experiment.stages[0])))(dense, who.sparsities)
 
 
-def make_step(config: Config, stage_name: str, dataset: Dataset) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+def make_step(config: Config, stage_name: str, dataset: Dataset) -> Any:  # noqa: ANN401
     """The jitted `step` of `train.make_step` over the models axis; the state it is given is donated.
 
     Its arguments are (state, seeds, sparsities, orders), per model, then (step, schedule, images, labels), shared,
@@ -94,9 +94,9 @@ def make_step(config: Config, stage_name: str, dataset: Dataset) -> Callable[...
     """
     step = train.make_step(config, stage_name, len(dataset.train_labels), dataset.num_classes)
 
-    def population_step(state: TrainState, *arguments: Any, batch_size: int) -> tuple[TrainState, dict[str, Array]]:
+    def population_step(state: TrainState, *others: Tree, batch_size: int) -> tuple[TrainState, dict[str, Array]]:
         mapped = jax.vmap(partial(step, batch_size=batch_size), in_axes=(0, 0, 0, 0, None, None, None, None))
-        return mapped(state, *arguments)
+        return mapped(state, *others)
 
     return jax.jit(population_step, static_argnames="batch_size", donate_argnums=0)
 
@@ -121,7 +121,12 @@ def make_programs(config: Config, stage_name: str, dataset: Dataset) -> Callable
             return jax.ShapeDtypeStruct(dimensions, dtype)
 
         return step.lower(
-            *(state_shapes(config, stage_name, models, dataset), shape(models), shape(models, dtype=np.float32), shape(models, num_train)),
+            *(
+                state_shapes(config, stage_name, models, dataset),
+                shape(models),
+                shape(models, dtype=np.float32),
+                shape(models, num_train),
+            ),
             *(shape(), (shape(), shape(), shape()), dataset.train_images, dataset.train_labels),
             batch_size=batch_size,
         ).compile()
@@ -159,8 +164,11 @@ def fit(
                 state = init(config, name, who, dataset, state)
                 if config.experiment.parent:
                     state = prune_once(config, who, state)
-            for step, state, metrics in _train_stage(config, name, who, state, dataset, first, partial(on_step, name)):
-                yield Progress(name, start + step, state, metrics, ends_stage=step == steps)
+            if state is None:
+                raise ValueError(f"to go on at step {done} the state after it is needed")
+            for now in _train_stage(config, name, who, state, dataset, first, partial(on_step, name)):
+                state = now.state
+                yield dataclasses.replace(now, step=start + now.step, ends_stage=now.step == steps)
         start += steps
 
 
@@ -168,12 +176,12 @@ def _train_stage(
     config: Config,
     stage_name: str,
     who: Members,
-    state: TrainState | None,
+    state: TrainState,
     dataset: Dataset,
     first_step: int,
     on_step: Callable[[float], None],
-) -> Iterator[tuple[int, TrainState, dict[str, np.ndarray]]]:
-    """Yields (step, state, metrics) of one stage; members beyond one program's follow chunk by chunk."""
+) -> Iterator[Progress]:
+    """Trains one stage, counting its own steps; members beyond one program's follow chunk by chunk."""
     stage = config.stage(stage_name)
     num_train = len(dataset.train_labels)
     epoch_steps = steps_per_epoch(stage, num_train)
@@ -206,7 +214,8 @@ def _train_stage(
             metrics.append(jax.tree.map(lambda *values: np.mean(values, axis=0), *jax.device_get(history)))
         state = parts[0] if len(parts) == 1 else jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
         step += segment
-        yield step, state, jax.tree.map(lambda *values: np.concatenate(values), *metrics)
+        joined = jax.tree.map(lambda *values: np.concatenate(values), *metrics)
+        yield Progress(stage_name, step, state, joined)
 
 
 def chunk_slices(count: int, most: int) -> list[slice]:
@@ -215,9 +224,7 @@ def chunk_slices(count: int, most: int) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def plan(
-    config: Config, stage_name: str, who: Members, dataset: Dataset, program: Callable[[int, int], Any]
-) -> Plan:
+def plan(config: Config, stage_name: str, who: Members, dataset: Dataset, program: Callable[[int, int], Any]) -> Plan:
     """As many models per program as the memory holds, by the compiled program's own count, at most 8 unless set.
 
     Eight models fill a CPU; more lengthen compilation without gain.

@@ -4,9 +4,11 @@ import base64
 import csv
 import dataclasses
 import io
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import matplotlib as mpl
@@ -30,7 +32,8 @@ METHODS = {
     "scl_delayed_gmp": "SCL / Δ GMP",
     "scl_one_shot": "SCL / One-Shot",
 }
-STYLE = {
+STAGES = {"sup": "cross-entropy", "scl": "contrastive", "head": "linear head", "finetune": "fine-tuning"}
+STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 10,
@@ -101,10 +104,12 @@ def table_3(study: Study, published: Published | None = None) -> Table:
         row = [f"{100 * sparsity:.3g}", *(cell(study, "sup_gmp", sparsity) for cell in (_pies_cell, _accuracy_cell))]
         if published:
             index = _published_row(published, sparsity)
-            none = (None, None, None)
-            pair = (published.hooker_pies, published.pies["sup_gmp"], published.accuracy["sup_gmp"])
-            hooker, pies, accuracy = none if index is None else [column[index] for column in pair]
-            row += [_count(hooker), _count(pies), f"{accuracy[0]} ± {accuracy[1]}" if accuracy else "not published"]
+            if index is None:
+                row += ["not published"] * 3
+            else:
+                mean, deviation = published.accuracy["sup_gmp"][index]
+                pies = (published.hooker_pies[index], published.pies["sup_gmp"][index])
+                row += [*map(_count, pies), f"{mean} ± {deviation}"]
         rows.append(row)
     return Table("table_3", f"Table 3. Sup / GMP: PIEs among {_images(study)} test images, and accuracy", header, rows)
 
@@ -136,21 +141,23 @@ def _pies_cell(study: Study, method: str, sparsity: float, published: Published 
     if sparsity == 0:
         return "-"
     measures, dense = _measured(study, method, sparsity), study.get(dense_of(method))
-    cell = "not run" if measures is None else "no dense run" if dense is None else None
-    if cell is None:
-        cell = str(int(measures.pies(dense, sparsity).sum()))
-    index = None if published is None else _published_row(published, sparsity)
-    return cell if index is None else f"{cell} ({_count(published.pies[method][index])})"
+    cell = "not run" if measures is None else "no dense run"
+    if measures and dense:
+        cell = str(measures.pies(dense, sparsity).sum())
+    if published is None or (index := _published_row(published, sparsity)) is None:
+        return cell
+    return f"{cell} ({_count(published.pies[method][index])})"
 
 
 def _accuracy_cell(study: Study, method: str, sparsity: float, published: Published | None = None) -> str:
     measures = _measured(study, method, sparsity)
     cell = "not run"
-    if measures is not None:
+    if measures:
         values = 100 * measures.accuracy(sparsity)
         cell = f"{values.mean():.2f} ± {values.std():.2f}"
-    index = None if published is None else _published_row(published, sparsity)
-    return cell if index is None else f"{cell} ({published.accuracy[method][index][0]})"
+    if published is None or (index := _published_row(published, sparsity)) is None:
+        return cell
+    return f"{cell} ({published.accuracy[method][index][0]})"
 
 
 def figure_4(study: Study, method: str) -> Figure | None:
@@ -204,17 +211,19 @@ def training_curves(curves: Curves, study: Study) -> Figure:
         figure = Figure(figsize=(3.1 * columns, 2.6 * rows + 0.4))
         axes = figure.subplots(rows, columns, squeeze=False)
         for axis, name in zip(axes.flat, names, strict=False):
-            steps = [line["step"] for line in curves[name]]
-            losses = np.array([line["loss"] for line in curves[name]])
-            for level in study[name].levels:
-                chosen = losses[:, study[name].sparsities == np.float32(level)]
-                colour = shades(0.85 * levels.index(level) / max(len(levels) - 1, 1))
-                axis.plot(steps, chosen.mean(1), color=colour, label=f"{100 * level:.3g}% pruned")
-                axis.fill_between(steps, chosen.min(1), chosen.max(1), color=colour, alpha=0.2, linewidth=0)
-            stages = [line["stage"] for line in curves[name]]
-            for before, after, step in zip(stages, stages[1:], steps[1:], strict=False):
-                if before != after:
-                    axis.axvline(step, color="0.6", linestyle=":", linewidth=1)
+            for number, (stage, lines) in enumerate(itertools.groupby(curves[name], key=lambda line: line["stage"])):
+                lines = list(lines)
+                steps, losses = [line["step"] for line in lines], np.array([line["loss"] for line in lines])
+                for level in study[name].levels:
+                    chosen = losses[:, study[name].sparsities == np.float32(level)]
+                    colour = shades(0.85 * levels.index(level) / max(len(levels) - 1, 1))
+                    label = None if number else f"{100 * level:.3g}% pruned"
+                    axis.plot(steps, chosen.mean(1), color=colour, label=label)
+                    axis.fill_between(steps, chosen.min(1), chosen.max(1), color=colour, alpha=0.2, linewidth=0)
+                axis.annotate(
+                    STAGES[stage], (steps[0], losses[0].max()), (0, 4), textcoords="offset points", fontsize=8
+                )
+            axis.margins(y=0.15)
             axis.set(title=METHODS.get(name, f"{NAMES[name[:3]]}, dense"), xlabel="step", yscale="log")
             axis.legend(fontsize=8)
         for axis in axes.flat[len(names) :]:

@@ -4,9 +4,9 @@ Every random draw is a function of (seed, step, purpose): no generator state is 
 and views alone, in a population, after a resume and on any number of devices.
 """
 
+import dataclasses
 import zlib
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +77,9 @@ def init(
         params["encoder"], batch_stats = variables["params"], variables["batch_stats"]
     if head not in params:
         params[head] = networks[head].init(key_for(seed, f"init/{head}"), representation)["params"]
-    masks = {name: previous.masks[name] if previous and name in kept else prune.init_masks(params[name]) for name in params}
+    masks = {
+        name: previous.masks[name] if previous and name in kept else prune.init_masks(params[name]) for name in params
+    }
     opt_state = make_optimizer(stage, config.optim).init(_trained(params, stage.frozen_encoder))
     return TrainState(params, batch_stats, masks, opt_state)
 
@@ -85,10 +87,12 @@ def init(
 def prune_once(config: Config, stage_name: str, state: TrainState, final_sparsity: Scalar) -> TrainState:
     """One-shot pruning: one global ranking of all prunable weights. Source: Paganini & Forde 2020."""
     masks = prune.global_masks(state.params, state.masks, final_sparsity, prunable_leaves(config, stage_name))
-    return state.replace(params=prune.apply_masks(state.params, masks), masks=masks)
+    return dataclasses.replace(state, params=prune.apply_masks(state.params, masks), masks=masks)
 
 
-def make_step(config: Config, stage_name: str, num_train: int, num_classes: int) -> Callable[..., tuple[TrainState, Metrics]]:
+def make_step(
+    config: Config, stage_name: str, num_train: int, num_classes: int
+) -> Callable[..., tuple[TrainState, Metrics]]:
     """Returns `step(state, seed, final_sparsity, order, step, schedule, images, labels, batch_size)`.
 
     It updates the masks if the schedule says so, then takes one SGD step on the images that `order` names next.
@@ -140,7 +144,9 @@ def make_step(config: Config, stage_name: str, num_train: int, num_classes: int)
     return step_fn
 
 
-def make_batch(config: Config, stage_name: str) -> Callable[[Key, UInt8[Array, "batch h w c"]], Float[Array, "n h w c"]]:
+def make_batch(
+    config: Config, stage_name: str
+) -> Callable[[Key, UInt8[Array, "batch h w c"]], Float[Array, "n h w c"]]:
     """Returns `(key, images) -> views`, augmented and normalised: `[batch, ...]`, or for SupCon both views, stacked."""
     contrastive = config.stage(stage_name).loss == "supcon"
     augment = jax.vmap(make_augment(config.scl_augment if contrastive else config.sup_augment))

@@ -9,7 +9,7 @@ from jaxtyping import Num
 
 Array = jax.Array | np.ndarray
 Key = jax.Array
-Scalar = int | float | np.generic | Num[Array, ""]
+Scalar = int | float | Num[Array, ""]
 Tree = Any
 """A pytree of arrays, for instance the nested dictionary `params`."""
 

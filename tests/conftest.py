@@ -23,7 +23,7 @@ def dataset() -> data.Dataset:
     return data.load(dataclasses.replace(PRESETS["digits"].data, train_examples=100, test_examples=60))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_config():
     """`make_config(experiment, **fields)`: two seeds, two epochs of four steps, pruned at steps 1, 3, 5 and 6."""
 

@@ -25,16 +25,20 @@ def test_the_papers_encoder_has_690384_parameters_and_its_head_1290():
     assert count(init(ProjectionHead(128), 1, 128)) == 2 * (128 * 128 + 128)
 
 
-@pytest.mark.parametrize(("depth", "widen", "size", "channels"), [(10, 1, 8, 1), (16, 2, 32, 3), (22, 4, 64, 3), (16, 1, 9, 1)])
+@pytest.mark.parametrize(
+    ("depth", "widen", "size", "channels"), [(10, 1, 8, 1), (16, 2, 32, 3), (22, 4, 64, 3), (16, 1, 9, 1)]
+)
 def test_any_legal_size_gives_a_representation_and_probes(depth, widen, size, channels):
     model = WideResNet(depth, widen)
     shape = (2, size, size, channels)
-    (representation, probes), _ = jax.eval_shape(lambda k: model.init_with_output(k, jnp.zeros(shape)), jax.random.key(0))
+    (representation, probes), _ = jax.eval_shape(
+        lambda k: model.init_with_output(k, jnp.zeros(shape)), jax.random.key(0)
+    )
     assert representation.shape == (2, 64 * widen)
     blocks = (depth - 4) // 6
     same_width = 3 * (blocks - 1) + (widen == 1)
     assert len(probes) == 1 + 2 * 3 * blocks + same_width
-    assert [probe.shape[-1] for probe in probes][0::len(probes) - 1] == [16, 64 * widen]
+    assert [probe.shape[-1] for probe in probes][0 :: len(probes) - 1] == [16, 64 * widen]
 
 
 def test_wrn_16_2_has_the_papers_16_probes():
@@ -54,7 +58,7 @@ def test_the_representation_is_the_mean_of_the_last_activation():
 
 
 def test_strided_convolutions_pad_one_on_both_sides_as_pytorch():
-    """torch.nn.Conv2d(stride=2, padding=1) by its definition: the window of output (i, j) starts at (2i - 1, 2j - 1)."""
+    """torch.nn.Conv2d(stride=2, padding=1) by definition: the window of output (i, j) starts at (2i - 1, 2j - 1)."""
     rng = np.random.default_rng(0)
     model = WideResNet(10, 1)
     images = rng.normal(size=(1, 8, 8, 1)).astype(np.float32)
@@ -63,15 +67,19 @@ def test_strided_convolutions_pad_one_on_both_sides_as_pytorch():
     inner = {name: value["__call__"][0] for name, value in state["intermediates"].items() if name != "__call__"}
     activated = np.pad(np.asarray(jax.nn.relu(inner["group1_block0_norm0"])), ((0, 0), (1, 1), (1, 1), (0, 0)))
     kernel = np.asarray(variables["params"]["group1_block0_conv0"]["kernel"])
-    expected = np.array([
-        [np.einsum("hwc,hwcf->f", activated[0, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3], kernel) for j in range(4)]
-        for i in range(4)
-    ])
+    expected = np.array(
+        [
+            [np.einsum("hwc,hwcf->f", activated[0, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3], kernel) for j in range(4)]
+            for i in range(4)
+        ]
+    )
     np.testing.assert_allclose(inner["group1_block0_conv0"][0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_kernels_are_kaiming_normal_by_fan_out():
-    kernel = WideResNet(16, 2).init(jax.random.key(1), jnp.zeros((1, 8, 8, 3)))["params"]["group2_block1_conv1"]["kernel"]
+    kernel = WideResNet(16, 2).init(jax.random.key(1), jnp.zeros((1, 8, 8, 3)))["params"]["group2_block1_conv1"][
+        "kernel"
+    ]
     assert np.std(kernel) == pytest.approx(np.sqrt(2 / (9 * 128)), rel=0.02)
 
 
@@ -128,8 +136,6 @@ def test_only_the_grouped_strategy_makes_a_grouped_convolution():
 def test_images_shared_by_the_population_are_not_copied_per_model():
     images, kernels = jnp.zeros((2, 8, 8, 4)), jnp.zeros((3, 3, 3, 4, 5))
     numbers = ("NHWC", "HWIO", "NHWC")
-    mapped = jax.vmap(
-        lambda k: convolution("unrolled")(images, k, (1, 1), ((1, 1), (1, 1)), dimension_numbers=numbers)
-    )
+    mapped = jax.vmap(lambda k: convolution("unrolled")(images, k, (1, 1), ((1, 1), (1, 1)), dimension_numbers=numbers))
     plain = lax.conv_general_dilated(images, kernels[0], (1, 1), ((1, 1), (1, 1)), dimension_numbers=numbers)
     assert mapped(kernels).shape == (3, *plain.shape)

@@ -46,7 +46,9 @@ def test_schedule_power_one_is_linear():
     np.testing.assert_allclose([schedule(s) for s in range(10, 21)], 0.8 * np.arange(11) / 10, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("begin", "end", "every", "updates"), [(1000, 20000, 500, 39), (125, 2476, 62, 39), (0, 5, 9, 2)])
+@pytest.mark.parametrize(
+    ("begin", "end", "every", "updates"), [(1000, 20000, 500, 39), (125, 2476, 62, 39), (0, 5, 9, 2)]
+)
 def test_masks_are_updated_at_begin_every_and_end(begin, end, every, updates):
     steps = np.arange(end + 3 * every)
     due = np.asarray(jax.vmap(lambda step: prune.is_prune_step(step, begin, end, every))(steps))
@@ -57,7 +59,9 @@ def test_masks_are_updated_at_begin_every_and_end(begin, end, every, updates):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    weights=hnp.arrays(np.float32, st.integers(1, 40), elements=st.sampled_from([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3e-39])),
+    weights=hnp.arrays(
+        np.float32, st.integers(1, 40), elements=st.sampled_from([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3e-39])
+    ),
     seed=st.integers(0, 99),
     sparsity=st.floats(0, 0.99),
 )

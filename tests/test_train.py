@@ -10,8 +10,8 @@ import pytest
 from experiments.presets import PRESETS
 from experiments.registry import EXPERIMENTS
 from prunejax import population, prune, train
-from prunejax.config import Population as PopulationConfig
 from prunejax.config import LearningRate, Schedule, from_json, to_json
+from prunejax.config import Population as PopulationConfig
 
 
 def fit(config, dataset, **arguments):
@@ -34,7 +34,7 @@ def test_a_member_equals_the_same_model_alone(make_config, dataset, experiment):
     who = population.members(config)
     state = None
     for name in config.experiment.stages:
-        state = train.init(config, name, who.seeds[member], dataset.image_shape, 10, state)
+        state = train.init(config, name, int(who.seeds[member]), dataset.image_shape, 10, state)
         step_fn = jax.jit(train.make_step(config, name, 100, 10), static_argnames="batch_size")
         for step in range(8):
             order = train.epoch_order(who.seeds[member], name, step // 4, 100)

@@ -1,0 +1,1 @@
+"""Measurements of speed. Tests assert structure; times are measured here."""

@@ -1,0 +1,171 @@
+"""The command line as a user meets it, each command in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import prunejax
+from prunejax import evaluate
+
+ROOT = Path(__file__).parents[1]
+TINY = [
+    "--preset=digits",
+    "--models=2",
+    "--sparsities=0.5",
+    *(
+        f"--set={a}"
+        for a in (
+            "data.train_examples=128",
+            "data.test_examples=50",
+            "sup.epochs=2",
+            "sup.batch_size=64",
+            "scl.epochs=2",
+            "head.epochs=1",
+            "finetune.epochs=1",
+            "prune.sup.begin_step=1",
+            "prune.sup.end_step=3",
+            "log_every_steps=1",
+            "prune.scl.begin_step=0",
+            "prune.scl.end_step=1",
+            "prune.scl_delayed.begin_step=0",
+            "prune.scl_delayed.end_step=1",
+        )
+    ),
+]
+
+
+def command(script, *arguments):
+    return [sys.executable, "-m", f"experiments.{script}", *map(str, arguments)]
+
+
+def call(script, *arguments):
+    return subprocess.run(command(script, *arguments), cwd=ROOT, capture_output=True, text=True, timeout=500)
+
+
+@pytest.mark.parametrize("script", ["train", "evaluate", "report", "study", "prepare"])
+def test_help_explains_every_flag_without_loading_jax(script):
+    probe = (
+        "import sys, runpy; sys.argv = ['x', '--help']\n"
+        f"try: runpy.run_module('experiments.{script}', run_name='__main__')\n"
+        "except SystemExit as e: assert e.code == 0\n"
+        "assert 'jax' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "Example:" in done.stdout
+    assert "Flags:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("train", ["--preset=digits", "--experiment=supp"], "value should be one of"),
+        ("train", ["--preset=mnist", "--experiment=sup_dense"], "value should be one of"),
+        ("train", ["--preset=digits"], "--experiment"),
+        ("train", ["--preset=digits", "--experiment=sup_dense", "--modles=3"], "Unknown command line flag"),
+        ("train", ["--preset=digits", "--experiment=sup_dense", "sup_gmp"], "unknown argument 'sup_gmp'"),
+        ("train", ["--preset=digits", "--experiment=sup_dense", "--set=optim.momentun=1"], "did you mean 'momentum'"),
+        ("train", ["--preset=digits", "--experiment=sup_dense", "--models=0"], "models is 0"),
+        ("train", ["--preset=digits", "--experiment=sup_dense", "--models=two"], "--models"),
+        ("train", ["--preset=digits", "--experiment=sup_gmp", "--sparsities=0.5,1"], "outside [0, 1)"),
+        ("train", ["--preset=digits", "--experiment=sup_gmp", "--sparsities=half"], "numbers separated by commas"),
+        ("train", ["--preset=digits", "--experiment=sup_gmp", "--set=sup.epochs=1"], "beyond stage 'sup'"),
+        ("train", ["--preset=digits", "--experiment=sup_one_shot"], "is missing; train it first"),
+        ("train", ["--preset=cifar10", "--experiment=sup_dense", "--data_dir=absent"], "No such file or directory"),
+        ("study", ["--preset=digits", "--set=prune.scl.begin_step=90"], "begin_step < end_step"),
+        ("evaluate", [], "holds no run"),
+        ("report", [], "holds no measured run"),
+    ],
+)
+def test_bad_input_is_one_line_exit_code_2_and_nothing_on_disk(tmp_path, script, arguments, message):
+    done = call(script, f"--workdir={tmp_path / 'runs'}", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_work_directory_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = call("train", f"--workdir={tmp_path / 'file'}", "--experiment=sup_dense", *TINY)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "cannot write there: Not a directory" in done.stderr
+
+
+def test_a_dry_run_prints_the_plan_and_trains_nothing(tmp_path):
+    done = call("train", f"--workdir={tmp_path / 'runs'}", "--experiment=sup_gmp", "--dry_run", *TINY)
+    assert done.returncode == 0, done.stderr
+    for word in ("2 models = 2 seeds", "4 steps of batch 64", "PFLOP", "program(s)", "GiB"):
+        assert word in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_run_resumes_to_the_same_bytes(tmp_path):
+    """SIGKILL once the first checkpoint is there; the second start resumes, the third does nothing."""
+    arguments = ["--experiment=sup_gmp", *TINY, "--set=checkpoint.every_steps=1", "--set=sup.epochs=40"]
+    assert call("train", f"--workdir={tmp_path / 'whole'}", *arguments).returncode == 0
+    process = subprocess.Popen(
+        command("train", f"--workdir={tmp_path / 'parts'}", *arguments),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    checkpoints = tmp_path / "parts" / "sup_gmp" / "checkpoints"
+    deadline = time.monotonic() + 200
+    while not any(path.name.isdigit() for path in checkpoints.glob("*")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    resumed = call("train", f"--workdir={tmp_path / 'parts'}", *arguments)
+    assert "resuming at step" in resumed.stdout, resumed.stderr
+    again = call("train", f"--workdir={tmp_path / 'parts'}", *arguments)
+    assert "nothing to do" in again.stdout
+    whole, parts = (prunejax.load_population(tmp_path / name / "sup_gmp") for name in ("whole", "parts"))
+    for ours, theirs in zip(*(map(bytes, leaves(p)) for p in (whole, parts)), strict=True):
+        assert ours == theirs
+    steps = [json.loads(line)["step"] for line in (tmp_path / "parts/sup_gmp/metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 81))
+
+
+def leaves(population):
+    import jax
+
+    return [np.ascontiguousarray(leaf) for leaf in jax.tree.leaves(population.state)]
+
+
+def test_a_study_trains_measures_and_reports_everything_and_then_does_nothing(tmp_path):
+    done = call("study", f"--workdir={tmp_path}", "--tensorboard", *TINY)
+    assert done.returncode == 0, done.stderr
+    assert f"report: {tmp_path / 'report' / 'report.html'}" in done.stdout
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "not run" not in page
+    for name in ("table_1", "table_3"):
+        assert f'id="{name}"' in page
+        assert (tmp_path / "report" / "tables" / f"{name}.csv").read_text().count("\n") == 3
+    for name in ("training_curves", "figure_4_gmp", "figure_4_one_shot"):
+        assert f'id="{name}"' in page
+        assert (tmp_path / "report" / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    measures = evaluate.load(tmp_path / "scl_one_shot" / "measures.npz")
+    assert measures.predictions.shape == (2, 50)
+    assert list((tmp_path / "sup_dense" / "tensorboard").glob("events*"))
+
+    again = call("study", f"--workdir={tmp_path}", *TINY)
+    assert again.stdout.count("nothing to do") == 7
+    (tmp_path / "scl_gmp" / "measures.npz").unlink()
+    partial = call("report", f"--workdir={tmp_path}")
+    assert partial.returncode == 0
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "Not shown: scl_gmp." in page
+    assert "not run" in page

@@ -1,0 +1,146 @@
+"""Data: the embedded set, subsets, TFDS with its refusals, and the cache of decoded arrays."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from prunejax import data
+from prunejax.config import Data, UserError
+
+
+def test_digits_are_a_fixed_stratified_split_of_all_1797_images():
+    digits = data.load(Data("digits"))
+    assert digits.train_images.shape == (1408, 8, 8, 1)
+    assert digits.test_images.shape == (389, 8, 8, 1)
+    assert (digits.train_images.dtype, digits.train_labels.dtype) == (np.uint8, np.int32)
+    assert (digits.train_images.min(), digits.train_images.max()) == (0, 255)
+    assert digits.class_names == tuple("0123456789")
+    assert np.ptp(np.bincount(digits.test_labels)) <= 2
+    assert digits.checksum == data.load(Data("digits")).checksum == "5fb0bc9d04dbe218"
+
+
+def test_a_subset_is_balanced_fixed_by_its_seed_and_changes_the_checksum():
+    one, same, other = (
+        data.load(Data("digits", train_examples=105, test_examples=20, subset_seed=seed)) for seed in (0, 0, 1)
+    )
+    assert sorted(np.bincount(one.train_labels)) == [10] * 5 + [11] * 5
+    assert one.checksum == same.checksum != other.checksum
+    everything = data.load(Data("digits"))
+    known = {image.tobytes() for image in everything.train_images}
+    assert all(image.tobytes() in known for image in one.train_images)
+
+
+def test_a_subset_takes_what_there_is_of_a_rare_class():
+    labels = np.array([0] * 50 + [1] * 3, np.int32)
+    chosen = data.balanced_subset(labels, 20, seed=0)
+    assert len(set(chosen.tolist())) == 20
+    assert np.bincount(labels[chosen]).tolist() == [17, 3]
+
+
+def test_more_examples_than_there_are_is_refused():
+    with pytest.raises(UserError, match=r"data\.test_examples is 400, but digits has 389"):
+        data.load(Data("digits", test_examples=400))
+
+
+def test_an_unknown_set_is_refused(tmp_path):
+    with pytest.raises(UserError, match="'no_such_set'"):
+        data.load(Data("no_such_set"), str(tmp_path))
+
+
+def test_an_absent_data_directory_is_refused(tmp_path):
+    with pytest.raises(UserError, match="No such file or directory"):
+        data.load(Data("cifar10"), str(tmp_path / "absent"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Not a directory"):
+        data.load(Data("cifar10"), str(tmp_path / "file"))
+
+
+def test_a_set_that_is_not_prepared_is_refused_with_the_command_that_prepares_it(tmp_path):
+    command = f"python -m experiments.prepare --dataset=cifar10 --data_dir={tmp_path}"
+    with pytest.raises(UserError) as refused:
+        data.load(Data("cifar10"), str(tmp_path))
+    assert command in str(refused.value)
+
+
+def write_metadata(root, features, splits=("train", "test")):
+    """The files that TFDS leaves beside a prepared set, without its records."""
+    directory = root / "toy" / "1.0.0"
+    directory.mkdir(parents=True)
+    module = "tensorflow_datasets.core.features"
+    (directory / "features.json").write_text(
+        json.dumps(
+            {
+                "pythonClassName": f"{module}.features_dict.FeaturesDict",
+                "featuresDict": {
+                    "features": {k: {"pythonClassName": f"{module}.{c}", **v} for k, (c, v) in features.items()}
+                },
+            }
+        )
+    )
+    (directory / "dataset_info.json").write_text(
+        json.dumps(
+            {
+                "name": "toy",
+                "version": "1.0.0",
+                "fileFormat": "array_record",
+                "moduleName": "toy",
+                "splits": [
+                    {
+                        "name": s,
+                        "shardLengths": ["0"],
+                        "numBytes": "0",
+                        "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+                    }
+                    for s in splits
+                ],
+            }
+        )
+    )
+
+
+TEXT = ("text_feature.Text", {"text": {}})
+IMAGE = ("image_feature.Image", {"image": {"shape": {"dimensions": ["2", "2", "3"]}, "dtype": "uint8"}})
+LABEL = ("class_label_feature.ClassLabel", {"classLabel": {"numClasses": "2"}})
+
+
+@pytest.mark.parametrize(
+    ("features", "splits", "message"),
+    [
+        ({"text": TEXT, "label": LABEL}, ("train", "test"), "no 'image' and 'label'"),
+        ({"image": IMAGE, "label": TEXT}, ("train", "test"), "no class label"),
+        ({"image": IMAGE, "label": LABEL}, ("train",), "has the splits train"),
+    ],
+)
+def test_a_set_that_is_no_image_classification_is_refused(tmp_path, features, splits, message):
+    write_metadata(tmp_path, features, splits)
+    with pytest.raises(UserError, match=message):
+        data.load(Data("toy"), str(tmp_path))
+
+
+def test_cifar10_is_read_without_tensorflow(cifar10_dir, tmp_path, monkeypatch):
+    """Also from the cache, and again from the records when the cache was damaged."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setitem(__import__("sys").modules, "tensorflow", None)
+    first = data.load(Data(), str(cifar10_dir))
+    assert first.train_images.shape == (50000, 32, 32, 3)
+    assert first.test_images.shape == (10000, 32, 32, 3)
+    assert first.class_names[:3] == ("airplane", "automobile", "bird")
+    assert np.bincount(first.train_labels).tolist() == [5000] * 10
+    np.testing.assert_allclose(first.train_images.mean((0, 1, 2)) / 255, Data().mean, atol=2e-4)
+    np.testing.assert_allclose(first.train_images.std((0, 1, 2)) / 255, Data().std, atol=2e-4)
+    (cached,) = (tmp_path / "prunejax" / "datasets").iterdir()
+    assert data.load(Data(), str(cifar10_dir)).checksum == first.checksum
+    labels = np.load(cached / "test_labels.npy")
+    np.save(cached / "test_labels.npy", labels[::-1])
+    assert data.load(Data(), str(cifar10_dir)).checksum == first.checksum
+    assert (np.load(cached / "test_labels.npy") == labels).all()
+
+
+def test_the_checksum_covers_every_array():
+    digits = data.load(Data("digits", train_examples=20, test_examples=20))
+    for name in ("train_images", "train_labels", "test_images", "test_labels"):
+        changed = getattr(digits, name).copy()
+        changed.flat[0] += 1
+        assert dataclasses.replace(digits, **{name: changed}).checksum != digits.checksum
