@@ -212,45 +212,63 @@ def _assign(node: Any, path: list[str], text: str, assignment: str) -> Any:  # n
         close = difflib.get_close_matches(name, hints, n=1)
         guess = f"did you mean {close[0]!r}? " if close else ""
         raise UserError(f"--set={assignment}: no field {name!r}; {guess}There are: {', '.join(hints)}")
-    value, hint = getattr(node, name), hints[name]
+    value = getattr(node, name)
     if rest:
         if not dataclasses.is_dataclass(value):
             raise UserError(f"--set={assignment}: {name!r} is {value!r} and has no field {rest[0]!r}")
         return dataclasses.replace(node, **{name: _assign(value, rest, text, assignment)})
     try:
-        return dataclasses.replace(node, **{name: _read(hint, text)})
+        return dataclasses.replace(node, **{name: _build(hints[name], _parse(hints[name], text), name)})
     except ValueError as error:
-        raise UserError(f"--set={assignment}: {name!r} takes {error}, not {text!r}") from None
+        raise UserError(f"--set={assignment}: {error}") from None
 
 
-def _read(hint: Any, text: str) -> Any:  # noqa: ANN401
-    """Parses `text` as a value of type `hint`; a ValueError says what that type takes."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is types.UnionType:
-        inner = next(a for a in arguments if a is not types.NoneType)
-        return None if text.lower() in ("none", "null") else _read(inner, text)
-    if origin is Literal:
-        if text not in arguments:
-            raise ValueError("one of " + ", ".join(arguments))
-        return text
-    if origin is tuple:
-        items = [item.strip() for item in text.strip("()[]").split(",") if item.strip()]
-        if arguments[-1] is not Ellipsis and len(items) != len(arguments):
-            raise ValueError(f"{len(arguments)} values separated by commas")
-        return tuple(_read(arguments[0], item) for item in items)
-    if dataclasses.is_dataclass(hint):
-        raise ValueError("no value itself, only its fields " + ", ".join(typing.get_type_hints(hint)))
-    if hint is bool:
-        if text.lower() not in ("true", "false"):
-            raise ValueError("true or false")
-        return text.lower() == "true"
+def _optional(hint: Any) -> tuple[Any, bool]:  # noqa: ANN401
+    """The type in `T | None` and True; any other type and False."""
+    if typing.get_origin(hint) is not types.UnionType:
+        return hint, False
+    return next(inner for inner in typing.get_args(hint) if inner is not types.NoneType), True
+
+
+def _parse(hint: Any, text: str) -> Any:  # noqa: ANN401
+    """What a user typed for a field of type `hint`, as JSON would hold it."""
+    hint, optional = _optional(hint)
+    if optional and text.lower() in ("none", "null"):
+        return None
+    if typing.get_origin(hint) is tuple:
+        inner = typing.get_args(hint)[0]
+        return [_parse(inner, item.strip()) for item in text.strip("()[]").split(",") if item.strip()]
     try:
-        value = hint(text)
+        return text if hint is str else json.loads(text.lower() if hint is bool else text)
     except ValueError:
-        raise ValueError({"int": "a whole number", "float": "a number"}[hint.__name__]) from None
-    if hint is float and not math.isfinite(value):
-        raise ValueError("a finite number")
-    return value
+        return text
+
+
+def _build(hint: Any, value: Any, path: str) -> Any:  # noqa: ANN401
+    """`value`, as JSON holds it, as an instance of the type `hint`; a ValueError names the field and what it takes."""
+    hint, optional = _optional(hint)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if optional and value is None:
+        return None
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        hints = typing.get_type_hints(hint)
+        if not isinstance(value, dict) or set(value) != set(hints):
+            raise ValueError(f"{path or 'the file'} takes no value itself, only all its fields {', '.join(hints)}")
+        return hint(**{name: _build(inner, value[name], f"{path}.{name}".strip(".")) for name, inner in hints.items()})
+    takes = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}.get(hint)
+    if origin is tuple:
+        takes = "values separated by commas" if arguments[-1] is Ellipsis else f"{len(arguments)} values"
+        if isinstance(value, list) and (arguments[-1] is Ellipsis or len(value) == len(arguments)):
+            return tuple(_build(arguments[0], item, path) for item in value)
+    elif origin is Literal:
+        takes = "one of " + ", ".join(arguments)
+        if value in arguments:
+            return value
+    elif hint is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    elif hint is not float and type(value) is hint:
+        return value
+    raise ValueError(f"{path!r} takes {takes}, not {value!r}")
 
 
 def validate(config: Config, num_train: int | None = None, channels: int | None = None) -> None:
@@ -334,28 +352,6 @@ def from_json(text: str, where: str) -> Config:
         return _build(Config, json.loads(text), "")
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not a configuration of this version of prunejax: {error}") from None
-
-
-def _build(hint: Any, value: Any, path: str) -> Any:  # noqa: ANN401
-    """`value`, as JSON gives it, as an instance of the type `hint`."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is types.UnionType:
-        inner = next(a for a in arguments if a is not types.NoneType)
-        return None if value is None else _build(inner, value, path)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        hints = typing.get_type_hints(hint)
-        if not isinstance(value, dict) or set(value) != set(hints):
-            raise ValueError(f"{path or 'the top'} needs exactly the fields {', '.join(hints)}")
-        return hint(**{name: _build(inner, value[name], f"{path}.{name}".strip(".")) for name, inner in hints.items()})
-    if origin is tuple and isinstance(value, list) and (arguments[-1] is Ellipsis or len(value) == len(arguments)):
-        return tuple(_build(arguments[0], item, path) for item in value)
-    if origin is Literal and value in arguments:
-        return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(hint, type) and type(value) is hint:
-        return value
-    raise ValueError(f"{path} is {value!r}")
 
 
 def load_config(run_dir: str | Path) -> Config:

@@ -111,7 +111,7 @@ def load(path: Path) -> Measures:
     """
     names = [field.name for field in dataclasses.fields(Measures)]
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             measures = Measures(**{name: archive[name] for name in names})
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run experiments.evaluate first") from None
