@@ -20,14 +20,15 @@ EOF
 }
 
 setup() { # setup EXTRA...
-  local extras stamp
+  local extras stamp target=.
   extras=$(IFS=,; echo "$*")
   if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then extras="$extras,cuda"; fi
+  if [[ -n $extras ]]; then target=".[${extras#,}]"; fi
   stamp=.venv/installed-${extras//,/-}
   if [[ ! -x .venv/bin/python ]]; then "${PYTHON:-python3}" -m venv .venv; fi
   if ! cmp -s <(cat pyproject.toml .ci/constraints.txt) "$stamp"; then
     echo "installing into .venv (extras: ${extras:-none}) ..." >&2
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e ".[$extras]"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e "$target"
     cat pyproject.toml .ci/constraints.txt >"$stamp"
   fi
   # Fresh memory for every step's temporaries costs a CPU 15 to 25%; huge pages make it cheap.

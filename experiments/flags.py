@@ -90,7 +90,9 @@ def make_config(experiment: str) -> Config:
             config = replace(config, sparsities=tuple(map(float, FLAGS.sparsities)))
         except ValueError:
             raise UserError(f"--sparsities={','.join(FLAGS.sparsities)}: numbers separated by commas") from None
-    return override(config, FLAGS.set)
+    config = override(config, FLAGS.set)
+    pruned = config.experiment.schedule or config.experiment.parent
+    return config if pruned else replace(config, sparsities=(0.0,))  # so that a dense run serves any --sparsities
 
 
 def workdir() -> Path:

@@ -3,6 +3,7 @@
 from absl import flags
 
 from experiments import flags as cli
+from prunejax.config import UserError
 
 FLAGS = flags.FLAGS
 
@@ -11,8 +12,16 @@ def main() -> None:
     """The data set that --dataset names, into --data_dir."""
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder(FLAGS.dataset, data_dir=FLAGS.data_dir, file_format=tfds.core.FileFormat.ARRAY_RECORD)
-    builder.download_and_prepare()
+    record = tfds.core.FileFormat.ARRAY_RECORD
+    try:
+        builder = tfds.builder(FLAGS.dataset, data_dir=FLAGS.data_dir, file_format=record)
+        builder.download_and_prepare()
+    except tfds.core.DatasetNotFoundError:
+        raise UserError(f"--dataset={FLAGS.dataset}: TFDS knows no such data set") from None
+    except ImportError as error:
+        raise UserError(f"preparing needs more packages ({error}): pip install -e '.[prepare]'") from None
+    except OSError as error:  # among them every failure of a download
+        raise UserError(f"{FLAGS.dataset} could not be prepared: {error}") from None
     print(f"{FLAGS.dataset} is prepared in {builder.data_path}")
 
 

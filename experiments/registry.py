@@ -7,13 +7,13 @@ SCL = ("scl", "head")
 EXPERIMENTS = {
     experiment.name: experiment
     for experiment in (
-        Experiment("sup_dense", "Sup", stages=("sup",)),
-        Experiment("sup_gmp", "Sup / GMP", stages=("sup",), schedule="sup"),
-        Experiment("sup_one_shot", "Sup / One-Shot", stages=("finetune",), parent="sup_dense"),
-        Experiment("scl_dense", "SCL", stages=SCL, prune_head=False),
-        Experiment("scl_gmp", "SCL / GMP", stages=SCL, schedule="scl", prune_head=False),
-        Experiment("scl_delayed_gmp", "SCL / Δ GMP", stages=SCL, schedule="scl_delayed", prune_head=False),
-        Experiment("scl_one_shot", "SCL / One-Shot", stages=("finetune",), parent="scl_dense", prune_head=False),
+        Experiment("sup_dense", stages=("sup",)),
+        Experiment("sup_gmp", stages=("sup",), schedule="sup"),
+        Experiment("sup_one_shot", stages=("finetune",), parent="sup_dense"),
+        Experiment("scl_dense", stages=SCL, prune_head=False),
+        Experiment("scl_gmp", stages=SCL, schedule="scl", prune_head=False),
+        Experiment("scl_delayed_gmp", stages=SCL, schedule="scl_delayed", prune_head=False),
+        Experiment("scl_one_shot", stages=("finetune",), parent="scl_dense", prune_head=False),
     )
 }
 """By name, each dense parent before its children."""

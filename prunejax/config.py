@@ -25,7 +25,6 @@ class Experiment:
     """One row of the study. `parent` names the dense experiment whose final checkpoint is pruned once, globally."""
 
     name: str = "sup_dense"
-    title: str = "Sup"
     parent: str | None = None
     stages: tuple[str, ...] = ("sup",)
     schedule: str | None = None

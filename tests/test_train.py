@@ -212,3 +212,10 @@ def test_head_schedule_prunes_the_head_of_a_contrastive_model(make_config, datas
     masks = fit(config, dataset)[-1].state.masks["head"]["Dense_0"]
     assert (~masks["kernel"]).sum() == 2 * round(0.5 * 640)
     assert masks["bias"].all()
+
+
+def test_bfloat16_computes_the_step_but_keeps_float32_masters(make_config, dataset):
+    config = make_config("sup_gmp", compute_dtype="bfloat16", sparsities=(0.5,))
+    ours, reference = (fit(c, dataset)[-1] for c in (config, make_config("sup_gmp", sparsities=(0.5,))))
+    assert {leaf.dtype for leaf in jax.tree.leaves(ours.state.params)} == {jnp.dtype("float32")}
+    np.testing.assert_allclose(ours.metrics["loss"], reference.metrics["loss"], rtol=0.3)
