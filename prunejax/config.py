@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import json
 import math
+import operator
 import types
 import typing
 from collections.abc import Iterable
@@ -26,8 +27,8 @@ class Experiment:
 
     name: str = "sup_dense"
     parent: str | None = None
-    stages: tuple[str, ...] = ("sup",)
-    schedule: str | None = None
+    stages: tuple[Literal["sup", "scl", "head", "finetune"], ...] = ("sup",)
+    schedule: Literal["sup", "scl", "scl_delayed"] | None = None
     """The field of `Prune` that the first stage follows (gradual pruning), or None."""
     prune_head: bool = True
     """Whether the linear head's kernel is prunable too: in the paper for Sup only."""
@@ -224,7 +225,7 @@ def _assign(node: Any, path: list[str], text: str, assignment: str) -> Any:  # n
 
 def _optional(hint: Any) -> tuple[Any, bool]:  # noqa: ANN401
     """The type in `T | None` and True; any other type and False."""
-    if typing.get_origin(hint) is not types.UnionType:
+    if typing.get_origin(hint) not in (types.UnionType, typing.Union):
         return hint, False
     return next(inner for inner in typing.get_args(hint) if inner is not types.NoneType), True
 
@@ -270,24 +271,22 @@ def _build(hint: Any, value: Any, path: str) -> Any:  # noqa: ANN401
     raise ValueError(f"{path!r} takes {takes}, not {value!r}")
 
 
+POSITIVE = (
+    *("models", "log_every_steps", "model.widen_factor", "model.projection_dim", "data.train_examples"),
+    *("data.test_examples", "supcon.temperature", "supcon.base_temperature", "checkpoint.every_steps"),
+    *("checkpoint.every_minutes", "checkpoint.keep", "population.models_per_program"),
+)
+
+
 def validate(config: Config, num_train: int | None = None, channels: int | None = None) -> None:
     """Refuses settings that cannot be trained; with the data's size at hand, also those that do not fit the data.
 
     Raises:
         UserError: naming the first field that is wrong.
     """
-    positive = {
-        **{"models": config.models, "log_every_steps": config.log_every_steps},
-        **{"checkpoint.every_steps": config.checkpoint.every_steps, "checkpoint.keep": config.checkpoint.keep},
-        **{"supcon.temperature": config.supcon.temperature, "model.projection_dim": config.model.projection_dim},
-        **{"supcon.base_temperature": config.supcon.base_temperature, "model.widen_factor": config.model.widen_factor},
-        "population.models_per_program": config.population.models_per_program,
-        **{"data.train_examples": config.data.train_examples, "data.test_examples": config.data.test_examples},
-    }
-    for name in config.experiment.stages:
-        stage = config.stage(name)
-        positive |= {f"{name}.epochs": stage.epochs, f"{name}.batch_size": stage.batch_size}
-    for field, value in positive.items():
+    stage_fields = [f"{stage}.{field}" for stage in config.experiment.stages for field in ("epochs", "batch_size")]
+    for field in (*POSITIVE, *stage_fields):
+        value = operator.attrgetter(field)(config)
         if value is not None and value <= 0:
             raise UserError(f"{field} is {value}; it must be positive")
     if config.seed < 0 or config.seed + config.models > 2**31:
