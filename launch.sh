@@ -28,7 +28,7 @@ setup() { # setup EXTRA...
   if [[ ! -x .venv/bin/python ]]; then "${PYTHON:-python3}" -m venv .venv; fi
   if ! cmp -s <(cat pyproject.toml .ci/constraints.txt) "$stamp"; then
     echo "installing into .venv (extras: ${extras:-none}) ..." >&2
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e "$target"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e "$target" || exit
     cat pyproject.toml .ci/constraints.txt >"$stamp"
   fi
   # Fresh memory for every step's temporaries costs a CPU 15 to 25%; huge pages make it cheap.
@@ -39,16 +39,30 @@ setup() { # setup EXTRA...
 command=${1:-}
 shift || true
 case "$command" in
-demo) setup && python -m experiments.study --preset=digits --workdir=runs/digits "$@" ;;
-test) setup test && python -m pytest -n auto "$@" ;;
+demo)
+  setup
+  python -m experiments.study --preset=digits --workdir=runs/digits "$@"
+  ;;
+test)
+  setup test
+  python -m pytest -n auto "$@"
+  ;;
 check)
   setup dev
-  ruff format --check . && ruff check . && pyright
+  ruff format --check .
+  ruff check .
+  pyright
   python -m pytest -n auto "$@"
   ;;
 setup) setup ;;
-prepare) setup prepare && python -m experiments.prepare "$@" ;;
-study | train | evaluate | report) setup && python -m "experiments.$command" "$@" ;;
+prepare)
+  setup prepare
+  python -m experiments.prepare "$@"
+  ;;
+study | train | evaluate | report)
+  if [[ " $* " == *" --tensorboard "* ]]; then setup tensorboard; else setup; fi
+  python -m "experiments.$command" "$@"
+  ;;
 "" | -h | --help | help) usage ;;
 *)
   echo "error: unknown command '$command'; see ./launch.sh --help" >&2

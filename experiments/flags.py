@@ -10,7 +10,7 @@ from absl import app, flags, logging
 
 from experiments.presets import PRESETS
 from experiments.registry import EXPERIMENTS
-from prunejax.config import Config, UserError, override
+from prunejax.config import Config, UserError, override, validate
 
 FLAGS = flags.FLAGS
 _DEFINITIONS: dict[str, Callable[[], Any]] = {
@@ -62,8 +62,10 @@ def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[st
             main()
         except UserError as error:
             _fail(str(error))
+        except OSError as error:
+            _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
 
-    logging.set_verbosity(logging.WARNING)
+    logging.set_verbosity(logging.ERROR)  # Orbax reports each save, TFDS that it would rather have OpenCV
     app.run(guarded, flags_parser=parse)
 
 
@@ -91,6 +93,9 @@ def make_config(experiment: str) -> Config:
         except ValueError:
             raise UserError(f"--sparsities={','.join(FLAGS.sparsities)}: numbers separated by commas") from None
     config = override(config, FLAGS.set)
+    if (config.preset, config.experiment) != (FLAGS.preset, EXPERIMENTS[experiment]):
+        raise UserError("--set cannot change preset or experiment; --preset and --experiment choose them")
+    validate(config)
     pruned = config.experiment.schedule or config.experiment.parent
     return config if pruned else replace(config, sparsities=(0.0,))  # so that a dense run serves any --sparsities
 

@@ -1,6 +1,7 @@
 """What a run says while it trains: `metrics.jsonl`, TensorBoard, and the progress display."""
 
 import contextlib
+import importlib.util
 import itertools
 import json
 import sys
@@ -14,7 +15,7 @@ from prunejax.config import UserError
 
 
 class MetricsLog:
-    """Appends one line per report to `metrics.jsonl`: stage, step, images/s so far, and each metric `[models]`.
+    """Appends one line per report to `metrics.jsonl`: stage, step, Unix time, and each metric `[models]`.
 
     Lines beyond `done`, of steps that were lost with a killed process, are dropped first.
     """
@@ -25,7 +26,9 @@ class MetricsLog:
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= done]
         self.path.write_text("".join(kept))
         if tensorboard:
-            self.writer = _tensorboard(run_dir / "tensorboard")
+            from tensorboardX import SummaryWriter
+
+            self.writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=done + 1)
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -47,12 +50,10 @@ class MetricsLog:
                     self.writer.add_scalar(f"{now.stage}/{name}/sparsity_{sparsity:g}", mean, now.step)
 
 
-def _tensorboard(directory: Path):  # noqa: ANN202
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise UserError("--tensorboard needs tensorboardX: pip install -e '.[tensorboard]'") from None
-    return SummaryWriter(str(directory))
+def require_tensorboard() -> None:
+    """Refuses --tensorboard where its package is missing, before anything is written."""
+    if importlib.util.find_spec("tensorboardX") is None:
+        raise UserError("--tensorboard needs tensorboardX: pip install -e '.[tensorboard]'")
 
 
 class _Lines:

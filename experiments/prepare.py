@@ -11,6 +11,8 @@ FLAGS = flags.FLAGS
 def main() -> None:
     """The data set that --dataset names, into --data_dir."""
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+    from tensorflow_datasets.core.download.util import DownloadError
 
     record = tfds.core.FileFormat.ARRAY_RECORD
     try:
@@ -20,7 +22,7 @@ def main() -> None:
         raise UserError(f"--dataset={FLAGS.dataset}: TFDS knows no such data set") from None
     except ImportError as error:
         raise UserError(f"preparing needs more packages ({error}): pip install -e '.[prepare]'") from None
-    except OSError as error:  # among them every failure of a download
+    except (OSError, DownloadError, NonMatchingChecksumError) as error:
         raise UserError(f"{FLAGS.dataset} could not be prepared: {error}") from None
     print(f"{FLAGS.dataset} is prepared in {builder.data_path}")
 

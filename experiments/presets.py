@@ -3,7 +3,7 @@
 `cifar10` is the paper's text. Expected: Table 1. Its full grid is about 9.5 EFLOP.
 `cifar10_authors` is the released code where it differs from the text.
 `cifar10_small` is real CIFAR-10 at a size for two CPU cores: every method, a tenth of the images, a ninth of the
-weights, far fewer epochs. Expected: dense Sup far above chance in half an hour.
+weights, far fewer epochs. Measured: dense Sup 55.2%, SCL 36.9%, 33 minutes on two shared cores.
 `digits` is scikit-learn's embedded 8x8 digits: the demo. Expected: over 95% in minutes.
 The shortened schedules start and end pruning at the paper's fractions of training.
 """
@@ -23,7 +23,9 @@ PRESETS = {
         sup_augment=replace(PAPER.sup_augment, vertical_flip=True),
         scl=replace(PAPER.scl, weight_decay=4e-4),
         head=replace(PAPER.head, learning_rate=LearningRate(0.1, (60, 75, 90), factor=0.2, final=8e-4)),
-        prune=replace(PAPER.prune, scl_delayed=Schedule(2440, 4760, 62), head=Schedule(500, 10000, 250)),
+        prune=replace(
+            PAPER.prune, scl_delayed=Schedule(2440, 4760, 62), head=Schedule(500, 10000, 250), at_multiples=True
+        ),
     ),
     "cifar10_small": replace(
         PAPER,

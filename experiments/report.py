@@ -7,11 +7,9 @@ from absl import flags
 from experiments import flags as cli
 from experiments import paper
 from experiments.registry import EXPERIMENTS
-from prunejax.config import Config, UserError, differences, load_config
+from prunejax.config import FREE, Config, UserError, differences, load_config
 
 FLAGS = flags.FLAGS
-APART = ("experiment", "sparsities")
-"""Fields in which the runs of one study may differ."""
 
 
 def main() -> None:
@@ -31,8 +29,14 @@ def report(workdir: Path) -> Path:
         try:
             config = load_config(workdir / name)
             measures = evaluate.load(workdir / name / "measures.npz")
-            first = first or (config, str(measures.data_checksum))
-            _check_same_study(workdir / name, config, str(measures.data_checksum), *first)
+            first = first or (config, measures.data_checksum)
+            different = differences(config, first[0], FREE)
+            if measures.data_checksum != first[1]:
+                different.append(f"data checksum: {measures.data_checksum}, not {first[1]}")
+            if different:
+                raise UserError(
+                    f"{workdir / name} was made with other settings than the first ({'; '.join(different)})"
+                )
         except UserError as error:
             notes.append(f"Not shown: {name}. {error}")
             continue
@@ -60,16 +64,6 @@ def report(workdir: Path) -> Path:
 
 def _examples(config: Config) -> str:
     return "all" if config.data.train_examples is None else f"{config.data.train_examples:,}"
-
-
-def _check_same_study(run_dir: Path, config: Config, checksum: str, first: Config, first_checksum: str) -> None:
-    from dataclasses import replace
-
-    different = differences(replace(config, **{name: getattr(first, name) for name in APART}), first)
-    if checksum != first_checksum:
-        different.append(f"data checksum: {checksum}, not {first_checksum}")
-    if different:
-        raise UserError(f"{run_dir} was made with other settings than the first run ({'; '.join(different)})")
 
 
 if __name__ == "__main__":

@@ -18,13 +18,12 @@ FLAGS = flags.FLAGS
 def main() -> None:
     """Every experiment in order; all settings are checked before the first starts."""
     configs = [cli.make_config(name) for name in EXPERIMENTS]
-    for config in configs:
-        validate(config)
-    from prunejax import data
+    from prunejax import checkpoint, data
 
     dataset = data.load(configs[0].data, FLAGS.data_dir)
     for config in configs:
         validate(config, len(dataset.train_labels), dataset.image_shape[-1])
+        checkpoint.check_run(cli.workdir() / config.experiment.name, config, dataset)
     for config in configs:
         train(config, dataset)
     if not FLAGS.dry_run:

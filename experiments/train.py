@@ -5,7 +5,7 @@ import time
 from absl import flags
 
 from experiments import flags as cli
-from experiments.logs import MetricsLog, progress
+from experiments.logs import MetricsLog, progress, require_tensorboard
 from prunejax.config import Config, validate
 
 FLAGS = flags.FLAGS
@@ -14,7 +14,6 @@ FLAGS = flags.FLAGS
 def main() -> None:
     """The experiment that the flags name."""
     config = cli.make_config(FLAGS.experiment)
-    validate(config)
     from prunejax import data
 
     train(config, data.load(config.data, FLAGS.data_dir))
@@ -29,6 +28,8 @@ def train(config: Config, dataset) -> None:  # noqa: ANN001
     name, run_dir = config.experiment.name, cli.workdir() / config.experiment.name
     who, steps = population.members(config), population.total_steps(config, num_train)
     total = sum(steps.values())
+    if FLAGS.tensorboard:
+        require_tensorboard()
     if FLAGS.dry_run:
         return print_plan(config, who, dataset)
     done = checkpoint.check_run(run_dir, config, dataset)

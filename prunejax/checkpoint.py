@@ -10,7 +10,6 @@ import datetime
 import importlib.metadata
 import itertools
 import json
-import logging
 import os
 import shutil
 import subprocess
@@ -24,12 +23,10 @@ import orbax.checkpoint as ocp
 from jaxtyping import UInt8
 
 from prunejax import population
-from prunejax.config import Config, UserError, differences, load_config, to_json
+from prunejax.config import FREE, Config, UserError, differences, load_config, to_json
 from prunejax.data import Dataset
 from prunejax.population import Members
 from prunejax.types import TrainState, Tree
-
-logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname or record.levelno >= logging.WARNING)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +48,12 @@ class Population:
     def predict(self, images: UInt8[np.ndarray, "examples height width channels"]) -> np.ndarray:
         """The class each model predicts, int32 `[models, examples]`."""
         predictions = np.empty((len(self.seeds), len(images)), np.int32)
+        if "head" not in self.state.params:
+            raise UserError(
+                f"{self.config.experiment.name} has no linear head at step {self.step}; train it to the end"
+            )
         for models, examples, _, logits in population.apply_in_batches(self.config, self.state, images):
-            predictions[models, examples] = logits.argmax(-1)
+            predictions[models, examples] = np.argmax(logits, axis=-1)
         return predictions
 
     def representations(self, images: UInt8[np.ndarray, "examples height width channels"]) -> np.ndarray:
@@ -77,8 +78,7 @@ def load_population(run_dir: str | Path) -> Population:
         step = manager.latest_step()
         if step is None:
             raise UserError(f"{run_dir}: no checkpoint yet; train it first")
-        like = jax.tree.map(lambda meta: np.zeros(meta.shape, meta.dtype), manager.item_metadata(step).tree)
-        tree = manager.restore(step, args=ocp.args.StandardRestore(like))
+        tree = restore(manager, step, manager.item_metadata(step).tree)
     who = population.members(config)
     return Population(
         config,
@@ -105,11 +105,10 @@ def save(manager: ocp.CheckpointManager, step: int, state: TrainState) -> None:
     manager.save(step, args=ocp.args.StandardSave(state))
 
 
-def restore(manager: ocp.CheckpointManager, step: int, like: Tree) -> TrainState:
+def restore(manager: ocp.CheckpointManager, step: int, like: Tree) -> Tree:
     """The state at `step` as NumPy arrays, with the structure of `like`, which may be shapes only."""
     template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
-    restored: Any = manager.restore(step, args=ocp.args.StandardRestore(template))
-    return restored
+    return manager.restore(step, args=ocp.args.StandardRestore(template))
 
 
 def stage_of(stage_steps: dict[str, int], step: int) -> str:
@@ -132,9 +131,7 @@ def load_parent(config: Config, workdir: Path, who: Members, data_checksum: str)
     dense = load_population(run_dir)
     if dense.step < dense.total_steps:
         raise UserError(f"{run_dir} stands at step {dense.step} of {dense.total_steps}; {command}")
-    apart = ("preset", "experiment", "models", "seed", "sparsities", "finetune", "prune", "population", "checkpoint")
-    same = {name: getattr(config, name) for name in (*apart, "log_every_steps")}
-    different = differences(config, dataclasses.replace(dense.config, **same))
+    different = differences(config, dense.config, (*FREE, "preset", "models", "seed", "finetune", "prune"))
     if dense.data_checksum != data_checksum:
         different.append(f"data checksum: {data_checksum}, not {dense.data_checksum}")
     if different:

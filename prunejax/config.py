@@ -14,8 +14,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from etils import epath
-
 
 class UserError(Exception):
     """Something the user can mend; the message is one line that says what, where and what to do."""
@@ -108,6 +106,8 @@ class Prune:
     """The pruning schedules an experiment can name; `head` applies to the head stage of a pruned SCL model."""
 
     power: int = 3
+    at_multiples: bool = False
+    """Update at multiples of `every_steps` only, as the released code, which so ends short of the target."""
     sup: Schedule = Schedule(1000, 20000, 500)
     scl: Schedule = Schedule(125, 2476, 62)
     scl_delayed: Schedule = Schedule(2450, 4760, 62)
@@ -190,7 +190,7 @@ class Config:
 
 
 def override(config: Config, assignments: Iterable[str]) -> Config:
-    """`config` with `path=value` assignments applied, for instance `optim.momentum=0.8` or `prune.sup=null`.
+    """`config` with `path=value` assignments applied, for instance `optim.momentum=0.8`.
 
     Values are read as the field's type: a tuple is comma-separated, None is `none` or `null`.
 
@@ -239,7 +239,7 @@ def _parse(hint: Any, text: str) -> Any:  # noqa: ANN401
         inner = typing.get_args(hint)[0]
         return [_parse(inner, item.strip()) for item in text.strip("()[]").split(",") if item.strip()]
     try:
-        return text if hint is str else json.loads(text.lower() if hint is bool else text)
+        return {int: int, float: float, bool: lambda word: json.loads(word.lower())}.get(hint, str)(text)
     except ValueError:
         return text
 
@@ -305,11 +305,13 @@ def validate(config: Config, num_train: int | None = None, channels: int | None 
             f"data.mean has {len(config.data.mean)} values but the images of {config.data.name} have {channels} "
             "channels; set data.mean and data.std"
         )
-    if channels == 1 and (config.scl_augment.jitter or config.scl_augment.grayscale_probability):
-        raise UserError(
-            f"the images of {config.data.name} have no colour: set scl_augment.jitter=none and "
-            "scl_augment.grayscale_probability=0"
-        )
+    for name in ("sup_augment", "scl_augment"):
+        augment: Augment = getattr(config, name)
+        if augment.crop_padding < 0:
+            raise UserError(f"{name}.crop_padding is {augment.crop_padding}; it must not be negative")
+        if channels == 1 and (augment.jitter or augment.grayscale_probability):
+            gray = f"set {name}.jitter=none and {name}.grayscale_probability=0"
+            raise UserError(f"the images of {config.data.name} have no colour: {gray}")
     for name in config.experiment.stages:
         _validate_schedule(config, name, num_train)
 
@@ -358,7 +360,7 @@ def load_config(run_dir: str | Path) -> Config:
     Raises:
         UserError: if the directory holds none, or one that cannot be read.
     """
-    path = epath.Path(run_dir) / "config.json"
+    path = Path(run_dir) / "config.json"
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -368,8 +370,12 @@ def load_config(run_dir: str | Path) -> Config:
     return from_json(text, str(path))
 
 
-def differences(ours: Config, theirs: Config) -> list[str]:
-    """The fields in which two configurations differ, as `path: ours, not theirs`."""
+FREE = ("experiment", "sparsities", "population", "checkpoint", "log_every_steps")
+"""Fields in which the runs of one study may differ."""
+
+
+def differences(ours: Config, theirs: Config, apart: Iterable[str] = ()) -> list[str]:
+    """The fields in which two configurations differ, `apart` from those named, as `path: ours, not theirs`."""
 
     def flat(node: Any, path: str = "") -> dict[str, Any]:  # noqa: ANN401
         if not isinstance(node, dict):
@@ -377,5 +383,5 @@ def differences(ours: Config, theirs: Config) -> list[str]:
         return {k: v for name, child in node.items() for k, v in flat(child, f"{path}.{name}".strip(".")).items()}
 
     first, second = flat(dataclasses.asdict(ours)), flat(dataclasses.asdict(theirs))
-    paths = sorted(first.keys() | second.keys())
+    paths = [path for path in sorted(first.keys() | second.keys()) if path.split(".")[0] not in apart]
     return [f"{p}: {first.get(p)}, not {second.get(p)}" for p in paths if first.get(p) != second.get(p)]

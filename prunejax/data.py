@@ -1,5 +1,6 @@
 """A data set as in-memory uint8 arrays: scikit-learn's embedded `digits`, or any TFDS image-classification set."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -94,18 +95,6 @@ def _load_tfds(name: str, data_dir: str | None) -> Dataset:
             os.listdir(data_dir)
         except OSError as error:
             raise UserError(f"--data_dir={data_dir}: {error.strerror}") from None
-    import absl.logging
-
-    # TFDS warns through absl that OpenCV, which it does not need, is absent.
-    verbosity = absl.logging.get_verbosity()
-    absl.logging.set_verbosity(absl.logging.ERROR)
-    try:
-        return _read_tfds(name, data_dir)
-    finally:
-        absl.logging.set_verbosity(verbosity)
-
-
-def _read_tfds(name: str, data_dir: str | None) -> Dataset:
     import tensorflow_datasets as tfds
 
     where = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
@@ -138,7 +127,7 @@ def _cached(builder: Any, test: str) -> dict[str, np.ndarray]:  # noqa: ANN401
     key = hashlib.sha256(json.dumps([str(builder.data_path), files]).encode()).hexdigest()[:16]
     path = cache_dir() / "datasets" / f"{builder.name}-{key}"
     names = ("train_images", "train_labels", "test_images", "test_labels")
-    if path.is_dir():
+    with contextlib.suppress(OSError, ValueError, EOFError):  # absent or damaged: decode again
         arrays = {name: np.load(path / f"{name}.npy", allow_pickle=False) for name in names}
         if (path / "sha256").read_text() == _digest(*arrays.values()):
             return arrays
@@ -146,17 +135,15 @@ def _cached(builder: Any, test: str) -> dict[str, np.ndarray]:  # noqa: ANN401
     for split, source in (("train", "train"), ("test", test)):
         images, labels = _decode(builder, source)
         arrays |= {f"{split}_images": images, f"{split}_labels": labels}
-    _write_cache(path, arrays)
+    with contextlib.suppress(OSError):  # a full or read-only home costs time at the next start, nothing else
+        _write_cache(path, arrays)
     return arrays
 
 
 def _write_cache(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes each file whole before it takes its name, the checksum last, so that a killed process leaves no ruin."""
     path.mkdir(parents=True, exist_ok=True)
     for name, array in arrays.items():
-        temporary = path / f".{name}.{os.getpid()}.npy"
-        np.save(temporary, array)
-        temporary.replace(path / f"{name}.npy")
+        np.save(path / f"{name}.npy", array)
     (path / "sha256").write_text(_digest(*arrays.values()))
 
 

@@ -245,23 +245,21 @@ def plan(config: Config, stage_name: str, who: Members, dataset: Dataset, progra
         if wanted or size == 1:
             raise UserError(
                 f"stage {stage_name!r}: a program of {size} models needs {needed / 2**30:.1f} GiB, and "
-                f"{memory / 2**30:.1f} GiB are free; lower "
+                f"{memory / 2**30:.1f} GiB may be used; lower "
                 + ("population.models_per_program" if size > 1 else f"{stage_name}.batch_size")
             )
         size = -(-size // 2)
 
 
 def available_memory() -> int:
-    """Bytes that a program may use: 80% of what the device, or on CPU the machine, has free."""
+    """Bytes that a program may use: 80% of the device's, or on CPU half the machine's.
+
+    What happens to be free does not count: a resumed run must cut its population as before to repeat it bit for bit.
+    """
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
-        return int(0.8 * (stats["bytes_limit"] - stats["bytes_in_use"]))
-    return int(0.8 * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-
-
-def make_apply(config: Config, num_classes: int) -> Callable[..., tuple[Array, Array]]:
-    """The compiled `train.make_apply` over the models axis: all members see the same images."""
-    return jax.jit(jax.vmap(train.make_apply(config, num_classes), in_axes=(0, None)))
+        return int(0.8 * stats["bytes_limit"])
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def apply_in_batches(
@@ -269,11 +267,12 @@ def apply_in_batches(
 ) -> Iterator[tuple[slice, slice, np.ndarray, np.ndarray]]:
     """Yields (models, examples, representations, logits) until every member has seen every image.
 
-    Streamed, so that no array over models, examples and features need be held.
+    Streamed, so that no array over models, examples and features need be held. The contrastive stage has no linear
+    head, and so logits of no class.
     """
-    bias = state.params["head"]["Dense_0"]["bias"]
-    apply = make_apply(config, bias.shape[-1])
-    for chunk in chunk_slices(len(bias), config.population.models_per_program or 8):
+    apply = jax.jit(jax.vmap(train.make_apply(config), in_axes=(0, None)))
+    count = len(jax.tree.leaves(state.params)[0])
+    for chunk in chunk_slices(count, config.population.models_per_program or 8):
         part = jax.device_put(jax.tree.map(lambda leaf, c=chunk: leaf[c], state))
         for start in range(0, len(images), batch_size):
             examples = slice(start, min(start + batch_size, len(images)))

@@ -124,7 +124,9 @@ def _prune_smallest(weights: Float[Array, " n"], mask: Bool[Array, " n"], sparsi
     magnitudes = jnp.abs(jnp.asarray(weights, jnp.float32))
     # Already pruned weights rank below all others, zeros included.
     ranks = jnp.where(mask, jax.lax.bitcast_convert_type(magnitudes, jnp.uint32) + 1, jnp.uint32(0))
-    count = jnp.round(sparsity * weights.size).astype(jnp.int32)
+    # A traced sparsity is a float32, whose product may round the other way where it lies within 1e-7 of a half.
+    wanted = sparsity * weights.size
+    count = round(wanted) if isinstance(wanted, int | float) else jnp.round(wanted).astype(jnp.int32)
 
     def add_bit(position: Array, threshold: Array) -> Array:
         candidate = threshold | (jnp.uint32(1) << (31 - position).astype(jnp.uint32))

@@ -119,6 +119,9 @@ def make_step(
         batch_size: int,
     ) -> tuple[TrainState, Metrics]:
         begin, end, every = schedule
+        first, last = begin, end
+        if config.prune.at_multiples:
+            first, last = -(-begin // every) * every, end // every * every
 
         def update_masks(params: Tree, masks: Tree) -> tuple[Tree, Tree]:
             sparsity = prune.polynomial_schedule(final_sparsity, begin, end, config.prune.power)(step)
@@ -126,7 +129,7 @@ def make_step(
             return prune.apply_masks(params, masks), masks
 
         params, masks = jax.lax.cond(
-            prune.is_prune_step(step, begin, end, every), update_masks, lambda *same: same, state.params, state.masks
+            prune.is_prune_step(step, first, last, every), update_masks, lambda *same: same, state.params, state.masks
         )
         chosen = jax.lax.dynamic_slice(order, (step % epoch_steps * stage.batch_size,), (batch_size,))
         views = draw(key_for(seed, f"{stage_name}/augment", step), images[chosen])
@@ -194,14 +197,20 @@ def _trained(params: Tree, frozen_encoder: bool) -> Tree:
     return {name: part for name, part in params.items() if not (frozen_encoder and name == "encoder")}
 
 
-def make_apply(config: Config, num_classes: int) -> Callable[..., tuple[Array, Array]]:
-    """Returns `(state, images uint8) -> representations [batch, dim], logits [batch, classes]` in evaluation mode."""
-    networks = make_networks(config.model, num_classes, config.compute_dtype, config.population.convolution)
+def make_apply(config: Config) -> Callable[..., tuple[Array, Array]]:
+    """Returns `(state, images uint8) -> representations [batch, dim], logits [batch, classes]` in evaluation mode.
+
+    Where the state has no linear head the logits have no class.
+    """
 
     def apply(state: TrainState, images: UInt8[Array, "batch h w c"]) -> tuple[Array, Array]:
+        head = state.params.get("head")
+        num_classes = head["Dense_0"]["bias"].size if head else 0
+        networks = make_networks(config.model, num_classes, config.compute_dtype, config.population.convolution)
         inputs = normalise(jnp.asarray(images, jnp.float32) / 255, config.data)
         variables = {"params": state.params["encoder"], "batch_stats": state.batch_stats}
         representations, _ = networks["encoder"].apply(variables, inputs)
-        return representations, networks["head"].apply({"params": state.params["head"]}, representations)
+        logits = networks["head"].apply({"params": head}, representations) if head else jnp.zeros((len(images), 0))
+        return representations, logits
 
     return apply

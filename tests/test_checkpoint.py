@@ -80,6 +80,15 @@ def test_a_population_is_restored_to_numpy_and_predicts(make_config, dataset, tr
     assert (logits.argmax(-1) == predictions).mean() > 0.98
 
 
+def test_a_contrastive_encoder_under_way_has_representations_but_no_predictions(make_config, dataset, tmp_path):
+    encoder = run(make_config("scl_dense"), dataset, tmp_path, stop_after=1)
+    assert encoder.representations(dataset.test_images).shape == (2, 60, 64)
+    with pytest.raises(UserError, match="no linear head at step 3"):
+        encoder.predict(dataset.test_images)
+    with pytest.raises(UserError, match="stands at step 3 of 16"):
+        evaluate.evaluate(encoder, dataset)
+
+
 def test_measures_hold_what_the_models_do(dataset, trained, tmp_path):
     restored = prunejax.load_population(trained / "sup_dense")
     measures = evaluate.evaluate(restored, dataset)

@@ -1,5 +1,6 @@
 """The command line as a user meets it, each command in a process of its own."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -12,7 +13,10 @@ import numpy as np
 import pytest
 
 import prunejax
+from experiments.presets import PRESETS
+from experiments.registry import EXPERIMENTS
 from prunejax import evaluate
+from prunejax.config import to_json
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -76,6 +80,8 @@ def test_help_explains_every_flag_without_loading_jax(script):
         ("train", ["--preset=digits", "--experiment=sup_dense", "--models=two"], "--models"),
         ("train", ["--preset=digits", "--experiment=sup_gmp", "--sparsities=0.5,1"], "outside [0, 1)"),
         ("train", ["--preset=digits", "--experiment=sup_gmp", "--sparsities=half"], "numbers separated by commas"),
+        ("train", ["--preset=digits", "--experiment=sup_dense", "--sparsities=1.5"], "outside [0, 1)"),
+        ("train", ["--preset=digits", "--experiment=sup_dense", "--set=experiment.name=../x"], "--set cannot change"),
         ("train", ["--preset=digits", "--experiment=sup_gmp", "--set=sup.epochs=1"], "beyond stage 'sup'"),
         ("train", ["--preset=digits", "--experiment=sup_one_shot"], "is missing; train it first"),
         ("train", ["--preset=cifar10", "--experiment=sup_dense", "--data_dir=absent"], "No such file or directory"),
@@ -100,6 +106,20 @@ def test_a_work_directory_that_cannot_be_written_is_one_line(tmp_path):
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "cannot write there: Not a directory" in done.stderr
+
+
+def test_a_study_that_meets_another_run_starts_nothing(tmp_path):
+    foreign = tmp_path / "scl_gmp"
+    foreign.mkdir()
+    config = dataclasses.replace(PRESETS["digits"], experiment=EXPERIMENTS["scl_gmp"])
+    (foreign / "config.json").write_text(to_json(config))
+    (foreign / "provenance.json").write_text(
+        json.dumps({"data_checksum": "x", "class_names": [], "total_steps": 1, "sessions": []})
+    )
+    done = call("study", f"--workdir={tmp_path}", *TINY)
+    assert done.returncode == 2
+    assert "scl_gmp holds another run (data.test_examples: 50, not None" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["scl_gmp"]
 
 
 def test_a_dry_run_prints_the_plan_and_trains_nothing(tmp_path):

@@ -132,10 +132,11 @@ def test_cifar10_is_read_without_tensorflow(cifar10_dir, tmp_path, monkeypatch):
     np.testing.assert_allclose(first.train_images.std((0, 1, 2)) / 255, Data().std, atol=2e-4)
     (cached,) = (tmp_path / "prunejax" / "datasets").iterdir()
     assert data.load(Data(), str(cifar10_dir)).checksum == first.checksum
-    labels = np.load(cached / "test_labels.npy")
-    np.save(cached / "test_labels.npy", labels[::-1])
-    assert data.load(Data(), str(cifar10_dir)).checksum == first.checksum
-    assert (np.load(cached / "test_labels.npy") == labels).all()
+    labels, path = np.load(cached / "test_labels.npy"), cached / "test_labels.npy"
+    for damage in (lambda: np.save(path, labels[::-1]), lambda: path.write_bytes(b"")):
+        damage()
+        assert data.load(Data(), str(cifar10_dir)).checksum == first.checksum
+        assert (np.load(path) == labels).all()
 
 
 def test_the_checksum_covers_every_array():

@@ -206,6 +206,15 @@ def test_training_learns_digits(make_config, dataset):
     assert (accuracy > 0.5).all()
 
 
+def test_the_authors_updates_come_at_multiples_and_end_short_of_the_target(make_config, dataset):
+    config = make_config("sup_gmp", sparsities=(0.9,), log_every_steps=1)
+    config = dataclasses.replace(config, prune=dataclasses.replace(config.prune, at_multiples=True))
+    sparsities = np.array([now.metrics["sparsity"][0] for now in fit(config, dataset)])  # begin 1, end 6, every 2
+    expected = {step: 0.9 * (1 - (1 - (step - 1) / 5) ** 3) for step in (2, 4, 6)}
+    assert np.flatnonzero(np.diff(sparsities, prepend=0)).tolist() == list(expected)
+    np.testing.assert_allclose(sparsities[list(expected)], list(expected.values()), atol=1e-3)
+
+
 def test_head_schedule_prunes_the_head_of_a_contrastive_model(make_config, dataset):
     config = make_config("scl_gmp", sparsities=(0.5,))
     config = dataclasses.replace(config, prune=dataclasses.replace(config.prune, head=Schedule(1, 6, 2)))
