@@ -118,8 +118,8 @@ def population_gradient(strategy, strides):
 @pytest.mark.parametrize("strategy", ["unrolled", "im2col"])
 def test_every_convolution_strategy_computes_the_same(strategy, strides):
     rng = np.random.default_rng(0)
-    images = rng.normal(size=(3, 2, 8, 8, 4)).astype(np.float32)
-    kernels = rng.normal(size=(3, 3, 3, 4, 5)).astype(np.float32)
+    images = jnp.asarray(rng.normal(size=(3, 2, 8, 8, 4)), jnp.float32)
+    kernels = jnp.asarray(rng.normal(size=(3, 3, 3, 4, 5)), jnp.float32)
     ours = population_gradient(strategy, strides)(images, kernels)
     reference = population_gradient("grouped", strides)(images, kernels)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4), ours, reference)

@@ -32,14 +32,14 @@ def test_a_member_equals_the_same_model_alone(make_config, dataset, experiment):
     end = fit(config, dataset)[-1].state
     member = 3  # seed 1, sparsity 0.9
     who = population.members(config)
-    state = None
+    seed, state = int(who.seeds[member]), None
     for name in config.experiment.stages:
-        state = train.init(config, name, int(who.seeds[member]), dataset.image_shape, 10, state)
+        state = train.init(config, name, seed, dataset.image_shape, 10, state)
         step_fn = jax.jit(train.make_step(config, name, 100, 10), static_argnames="batch_size")
         for step in range(8):
-            order = train.epoch_order(who.seeds[member], name, step // 4, 100)
+            order = train.epoch_order(seed, name, step // 4, 100)
             state, _ = step_fn(
-                *(state, who.seeds[member], who.sparsities[member], order, step, train.schedule_steps(config, name)),
+                *(state, seed, who.sparsities[member], order, step, train.schedule_steps(config, name)),
                 *(dataset.train_images, dataset.train_labels),
                 batch_size=4 if step % 4 == 3 else 32,
             )
