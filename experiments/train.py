@@ -62,10 +62,8 @@ def print_plan(config: Config, who, dataset) -> None:  # noqa: ANN001
     """What training would cost, from the compiled programs."""
     from prunejax import population
 
-    seeds, sparsities = len(set(who.seeds.tolist())), sorted(set(who.sparsities.tolist()))
-    print(
-        f"{config.experiment.name}: {len(who)} models = {seeds} seeds x sparsities {[round(s, 4) for s in sparsities]}"
-    )
+    sparsities = ", ".join(f"{level:.3g}" for level in sorted(set(who.sparsities.tolist())))
+    print(f"{config.experiment.name}: {len(who)} models = {config.models} seeds x sparsities {sparsities}")
     for stage, steps in population.total_steps(config, len(dataset.train_labels)).items():
         plan = population.plan(config, stage, who, dataset, population.make_programs(config, stage, dataset))
         chunks = -(-len(who) // plan.models_per_program)
