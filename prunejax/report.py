@@ -14,6 +14,7 @@ import jinja2
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from prunejax.checkpoint import write_whole
 from prunejax.evaluate import Measures
@@ -224,7 +225,12 @@ def training_curves(curves: Curves, study: Study) -> Figure:
                     STAGES[stage], (steps[0], losses[0].max()), (0, 4), textcoords="offset points", fontsize=8
                 )
             axis.margins(y=0.15)
-            axis.set(title=METHODS.get(name, f"{NAMES[name[:3]]}, dense"), xlabel="step", yscale="log")
+            axis.set(title=METHODS.get(name, f"{NAMES[name[:3]]}, dense"), xlabel="step")
+            if axis.dataLim.y1 > 10 * axis.dataLim.y0:
+                axis.set_yscale("log")
+                axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.yaxis.set_major_formatter("{x:g}")
+                axis.yaxis.set_minor_formatter(NullFormatter())
             axis.legend(fontsize=8)
         for axis in axes.flat[len(names) :]:
             axis.set_visible(False)
