@@ -16,7 +16,9 @@ FLAGS = flags.FLAGS
 _DEFINITIONS: dict[str, Callable[[], Any]] = {
     "experiment": lambda: flags.DEFINE_enum("experiment", None, list(EXPERIMENTS), "Which population.", required=True),
     "preset": lambda: flags.DEFINE_enum("preset", None, list(PRESETS), "The settings to start from.", required=True),
-    "workdir": lambda: flags.DEFINE_string("workdir", None, "Where runs are, a directory each. Default: runs/PRESET."),
+    "workdir": lambda: flags.DEFINE_string(
+        "workdir", None, "Where runs are, a directory each. With --preset: runs/PRESET."
+    ),
     "data_dir": lambda: flags.DEFINE_string("data_dir", None, "Where TFDS data sets are prepared. Default: TFDS' own."),
     "models": lambda: flags.DEFINE_integer("models", None, "Seeds per sparsity. Default: the preset's."),
     "sparsities": lambda: flags.DEFINE_list("sparsities", None, "Fractions of weights to prune: 0.3,0.5,0.7,0.9."),
@@ -74,7 +76,8 @@ def _print_help(doc: str, example: str, names: tuple[str, ...]) -> None:
     for name in names:
         flag = FLAGS[name]
         choices = "=" + "|".join(flag.parser.enum_values) if isinstance(flag.parser, flags.EnumParser) else ""
-        print(f"  --{name}{choices}\n      {flag.help}")
+        text = flag.help.split(">: ")[-1].split(";\n")[0]  # absl adds the choices, and how to repeat a flag
+        print(f"  --{name}{choices}\n      {text}")
 
 
 def _fail(message: str) -> NoReturn:
@@ -96,10 +99,13 @@ def make_config(experiment: str) -> Config:
     if (config.preset, config.experiment) != (FLAGS.preset, EXPERIMENTS[experiment]):
         raise UserError("--set cannot change preset or experiment; --preset and --experiment choose them")
     validate(config)
-    pruned = config.experiment.schedule or config.experiment.parent
-    return config if pruned else replace(config, sparsities=(0.0,))  # so that a dense run serves any --sparsities
+    return (
+        config if config.experiment.pruned else replace(config, sparsities=(0.0,))
+    )  # so that a dense run serves any --sparsities
 
 
 def workdir() -> Path:
-    """--workdir, or where the preset's runs go by default."""
+    """--workdir, or for a script that knows the preset where its runs go by default."""
+    if not FLAGS.workdir and "preset" not in FLAGS:
+        raise UserError("--workdir is missing: name the directory that holds the runs")
     return Path(FLAGS.workdir or f"runs/{FLAGS.preset}")

@@ -2,21 +2,15 @@
 
 from pathlib import Path
 
-from absl import flags
-
 from experiments import flags as cli
 from experiments import paper
 from experiments.registry import EXPERIMENTS
 from prunejax.config import FREE, Config, UserError, differences, load_config
 
-FLAGS = flags.FLAGS
-
 
 def main() -> None:
     """All measured runs under --workdir."""
-    if not FLAGS.workdir:
-        raise UserError("--workdir is missing: name the directory that holds the runs")
-    print(f"report: {report(Path(FLAGS.workdir))}")
+    print(f"report: {report(cli.workdir())}")
 
 
 def report(workdir: Path) -> Path:

@@ -31,6 +31,11 @@ class Experiment:
     prune_head: bool = True
     """Whether the linear head's kernel is prunable too: in the paper for Sup only."""
 
+    @property
+    def pruned(self) -> bool:
+        """Whether its members are pruned, gradually or once; the others are dense."""
+        return self.schedule is not None or self.parent is not None
+
 
 @dataclasses.dataclass(frozen=True)
 class Data:

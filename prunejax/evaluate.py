@@ -58,6 +58,11 @@ class Measures:
         return np.bincount(self.labels[self.pies(dense, sparsity)], minlength=len(self.class_names))
 
 
+def dense_of(experiment: str) -> str:
+    """The dense experiment that a pruned one is compared with."""
+    return experiment.split("_")[0] + "_dense"
+
+
 def evaluate(
     trained: Population, dataset: Dataset, on_images: Callable[[int], object] = lambda count: None
 ) -> Measures:

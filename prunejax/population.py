@@ -54,8 +54,7 @@ class Plan:
 def members(config: Config) -> Members:
     """The members that `config` asks for; a dense experiment has sparsity 0 only."""
     seeds = np.arange(config.seed, config.seed + config.models, dtype=np.int32)
-    pruned = config.experiment.schedule or config.experiment.parent
-    sparsities = np.array(config.sparsities if pruned else (0.0,), np.float32)
+    sparsities = np.array(config.sparsities if config.experiment.pruned else (0.0,), np.float32)
     return Members(np.tile(seeds, len(sparsities)), np.repeat(sparsities, len(seeds)))
 
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from prunejax.checkpoint import write_whole
-from prunejax.evaluate import Measures
+from prunejax.evaluate import Measures, dense_of
 
 Study = Mapping[str, Measures]
 """Measures by the name of the experiment."""
@@ -75,11 +75,6 @@ class Table:
         buffer = io.StringIO()
         csv.writer(buffer, lineterminator="\n").writerows([self.header, *self.rows])
         return buffer.getvalue()
-
-
-def dense_of(experiment: str) -> str:
-    """The dense experiment that a pruned one is compared with."""
-    return experiment.split("_")[0] + "_dense"
 
 
 def table_1(study: Study, published: Published | None = None) -> Table:
