@@ -7,11 +7,12 @@ usage() {
   cat <<'EOF'
 ./launch.sh COMMAND [FLAGS]
 
-  demo              the whole study on the embedded digits: trains, measures, reports (about 6 minutes on two cores)
+  demo              the whole study on the embedded digits: trains, measures, reports (about 8 minutes on two cores)
   test              the test suite
   check             what CI runs: formatting, lint, types, tests
   study  FLAGS      all experiments of a preset, measures and report; see: ./launch.sh study --help
-  train | evaluate | report | prepare  FLAGS
+  report FLAGS      measures and report of what is trained: --workdir=runs/digits
+  train | evaluate | prepare  FLAGS
                     one step of it; each answers --help
   setup             only installs
 
@@ -36,6 +37,15 @@ setup() { # setup EXTRA...
   export PATH="$PWD/.venv/bin:$PATH"
 }
 
+browser() { # The report's page is tested in Chromium; without it that test is skipped.
+  if command -v chromium chromium-browser google-chrome >/dev/null; then return; fi
+  if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+    echo "installing Chromium, for the test of the report's page ..." >&2
+    if apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium >/dev/null; then return; fi
+  fi
+  echo "no Chromium here, and it could not be installed: the test of the report's page is skipped" >&2
+}
+
 command=${1:-}
 shift || true
 case "$command" in
@@ -45,10 +55,12 @@ demo)
   ;;
 test)
   setup test
+  browser
   python -m pytest -n auto "$@"
   ;;
 check)
   setup dev
+  browser
   ruff format --check .
   ruff check .
   pyright
@@ -59,7 +71,12 @@ prepare)
   setup prepare
   python -m experiments.prepare "$@"
   ;;
-study | train | evaluate | report)
+report)
+  setup
+  python -m experiments.evaluate "$@"
+  python -m experiments.report "$@"
+  ;;
+study | train | evaluate)
   if [[ " $* " == *" --tensorboard "* ]]; then setup tensorboard; else setup; fi
   python -m "experiments.$command" "$@"
   ;;

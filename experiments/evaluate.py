@@ -1,14 +1,18 @@
-"""Measures every trained experiment of a work directory on the test set: predictions, Q-Score, accuracy and PIEs."""
+"""Measures every finished run of a work directory: predictions, Q-Score, prediction depth, k-NN purity, UMAP."""
 
+import contextlib
 import functools
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 from absl import flags
 
 from experiments import flags as cli
-from experiments.logs import images_bar
+from experiments.logs import bar
 from experiments.registry import EXPERIMENTS
-from prunejax.config import UserError
+from prunejax.config import UserError, load_config, override
 
 FLAGS = flags.FLAGS
 
@@ -19,38 +23,69 @@ def main() -> None:
     runs = [workdir / name for name in EXPERIMENTS if (workdir / name / "config.json").exists()]
     if not runs:
         raise UserError(f"{workdir} holds no run of {', '.join(EXPERIMENTS)}")
+    if any(not assignment.startswith("measure.") for assignment in FLAGS.set):
+        raise UserError("--set: only fields of measure can change after training, for instance measure.probe_models=3")
     evaluate(runs)
 
 
 def evaluate(runs: list[Path]) -> None:
-    """Writes the `measures.npz` of each run, unless it is there: only a finished run has one, and no longer changes."""
-    from prunejax import checkpoint, data
-    from prunejax import evaluate as measuring
+    """Writes the `measures.npz` of each run, unless it is there and was made with the same settings.
+
+    A run that cannot be measured is named in one line, and the others are measured; an error if none can.
+    """
+    from prunejax import data
 
     load = functools.cache(lambda config: data.load(config, FLAGS.data_dir))
-    study: dict[str, measuring.Measures] = {}
+    study, skipped = {}, {}
     for run_dir in runs:
-        path = run_dir / "measures.npz"
-        if path.exists():
-            measures = measuring.load(path)
-        else:
-            trained = checkpoint.load_population(run_dir)
-            dataset = load(trained.config.data)
-            with images_bar(f"{run_dir.name} evaluate", len(trained.seeds) * len(dataset.test_labels)) as bar:
-                measures = measuring.evaluate(trained, dataset, bar.update)
-            measuring.save(measures, path)
-        study[run_dir.name] = measures
+        try:
+            measures = study[run_dir.name] = _evaluate(run_dir, load)
+        except UserError as error:
+            skipped[run_dir.name] = error
+            continue
         for level in measures.levels:
-            accuracy = 100 * measures.accuracy(level)
-            line = (
-                f"{run_dir.name:16} {100 * level:5.3g}% pruned: accuracy {accuracy.mean():.2f} ± {accuracy.std():.2f}%"
-            )
-            reference = study.get(measuring.dense_of(run_dir.name))
-            if reference is not None and level:
-                per_class = measures.pies_per_class(reference, level)
-                line += f", {per_class.sum()} PIEs, per class {per_class.tolist()}"
-            print(f"{line} ({len(accuracy)} models)")
+            print(_summary(study, run_dir.name, level))
+    if not study:
+        raise next(iter(skipped.values()))
+    for name, error in skipped.items():
+        print(f"skipped {name}: {error}", file=sys.stderr)
+
+
+def _summary(study: dict, name: str, level: float) -> str:
+    from prunejax.tables import at
+
+    cell, dense, trained = study[name].at(level), at(study, name, 0.0), study[name].trained(level)
+    line = f"{name:16} {100 * level:5.3g}% pruned: {len(cell.seeds)} of {trained} models"
+    if len(cell.seeds):
+        line += f", accuracy {100 * cell.accuracy.mean():.2f} ± {100 * cell.accuracy.std():.2f}%"
+    if level and dense is not None and len(cell.seeds):
+        per_class = np.bincount(cell.labels[cell.pies(dense)], minlength=len(cell.class_names))
+        line += f", {per_class.sum()} PIEs, per class {per_class.tolist()}"
+    return line
+
+
+def _evaluate(run_dir: Path, load: Callable):  # noqa: ANN202
+    from prunejax import evaluate as measuring
+    from prunejax.checkpoint import load_population
+
+    path, config = run_dir / "measures.npz", load_config(run_dir)
+    settings = override(config, [text for text in FLAGS.set if text.startswith("measure.")]).measure
+    if path.exists():
+        measures = measuring.load(path)
+        if measures.measure == settings:
+            return measures
+    trained, dataset = load_population(run_dir), load(config.data)
+
+    @contextlib.contextmanager
+    def track(unit: str, total: int) -> Iterator[Callable[[float], object]]:
+        with bar(f"{run_dir.name} {'test set' if unit == 'images' else 'probes'}", total, unit=unit) as shown:
+            yield shown.update
+
+    measures = measuring.evaluate(trained, dataset, settings, track)
+    measuring.save(measures, path)
+    return measures
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__, "python -m experiments.evaluate --workdir=runs/digits", ("workdir", "data_dir"))
+    EXAMPLE = "python -m experiments.evaluate --workdir=runs/digits"
+    cli.run(main, __doc__, EXAMPLE, ("workdir", "data_dir", "set"))

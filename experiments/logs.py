@@ -67,8 +67,8 @@ class _Lines:
         sys.stderr.flush()
 
 
-def images_bar(title: str, total: int, done: int = 0):  # noqa: ANN201
-    """A tqdm bar of images, images/s and the time left; not on a terminal it prints a line every 20 seconds."""
+def bar(title: str, total: int, done: int = 0, unit: str = "images"):  # noqa: ANN201
+    """A tqdm bar of images (or another unit), their rate and the time left; off a terminal a line every 20 seconds."""
     from tqdm import tqdm
 
     terminal = sys.stderr.isatty()
@@ -76,7 +76,7 @@ def images_bar(title: str, total: int, done: int = 0):  # noqa: ANN201
         total=total,
         initial=done,
         desc=title,
-        unit=" images",
+        unit=f" {unit}",
         unit_scale=True,
         file=sys.stderr if terminal else _Lines(),  # pyright: ignore[reportArgumentType]
         mininterval=0.2 if terminal else 20,
@@ -100,10 +100,10 @@ def progress(
         return int(seen[stage] - images[stage] * (1 - step / steps[stage]))
 
     reached = next(stage for stage, end in ends.items() if done <= end)
-    with images_bar(title, sum(images.values()), images_at(reached, done - ends[reached] + steps[reached])) as bar:
+    with bar(title, sum(images.values()), images_at(reached, done - ends[reached] + steps[reached])) as shown:
 
         def on_step(stage: str, step: float) -> None:
-            bar.set_postfix_str(f"{stage} {int(step)}/{steps[stage]}", refresh=False)
-            bar.update(images_at(stage, step) - bar.n)
+            shown.set_postfix_str(f"{stage} {int(step)}/{steps[stage]}", refresh=False)
+            shown.update(images_at(stage, step) - shown.n)
 
         yield on_step

@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+from absl import flags
+
 from experiments import flags as cli
-from experiments import paper
+from experiments.paper import PUBLISHED
 from experiments.registry import EXPERIMENTS
-from prunejax.config import FREE, Config, UserError, differences, load_config
+from prunejax.config import FREE, UserError, differences, load_config
+
+FLAGS = flags.FLAGS
 
 
 def main() -> None:
@@ -14,51 +18,59 @@ def main() -> None:
 
 
 def report(workdir: Path) -> Path:
-    """Writes `<workdir>/report` and returns the page's path; what is missing or differs is named on the page."""
-    from prunejax import evaluate
-    from prunejax import report as reporting
+    """Writes `<workdir>/report` and returns the page's path; what is missing or differs is named on the page.
 
-    study, curves, notes, first = {}, {}, [], None
+    Where runs differ, those are shown that most others agree with.
+    """
+    from prunejax import data, evaluate
+    from prunejax import report as reporting
+    from prunejax.checkpoint import load_provenance
+
+    configs, study, curves, commits, notes = {}, {}, {}, {}, []
     for name in EXPERIMENTS:
         try:
-            config = load_config(workdir / name)
-            measures = evaluate.load(workdir / name / "measures.npz")
-            first = first or (config, measures.data_checksum)
-            different = differences(config, first[0], FREE)
-            if measures.data_checksum != first[1]:
-                different.append(f"data checksum: {measures.data_checksum}, not {first[1]}")
-            if different:
-                raise UserError(
-                    f"{workdir / name} was made with other settings than the first ({'; '.join(different)})"
-                )
+            configs[name] = load_config(workdir / name)
+            commits[name] = load_provenance(workdir / name)["sessions"][-1]["commit"]
+            study[name] = evaluate.load(workdir / name / "measures.npz")
         except UserError as error:
             notes.append(f"Not shown: {name}. {error}")
-            continue
-        study[name], curves[name] = measures, reporting.load_curves(workdir / name)
-    if first is None:
+    if not study:
         raise UserError(f"{workdir} holds no measured run; run experiments.train and experiments.evaluate first")
-    config = first[0]
-    published = None
-    if config.data.name == "cifar10":
-        published = reporting.Published(paper.SPARSITIES, paper.ACCURACY, paper.PIES, paper.HOOKER_PIES)
-    figures = {
-        "training_curves": (reporting.training_curves(curves, study), "Training loss: mean and range over seeds.")
-    }
-    for method, title in (("gmp", "GMP"), ("one_shot", "One-Shot")):
-        if figure := reporting.figure_4(study, method):
-            figures[f"figure_4_{method}"] = (figure, f"PIEs per class under {title} pruning, as Figure 4.")
-    model = config.model
-    summary = (
-        f"Preset {config.preset}: WideResNet-{model.depth}-{model.widen_factor} on {config.data.name}, "
-        f"{config.models} seeds per cell, {_examples(config)} training images."
-    )
-    tables = [reporting.table_1(study, published), reporting.table_3(study, published)]
-    return reporting.write(workdir / "report", tables, figures, "What does pruning destroy?", [summary, *notes])
 
+    def apart(name: str, other: str) -> list[str]:
+        different = differences(configs[name], configs[other], FREE)
+        for field in ("data_checksum", "settings"):
+            ours, theirs = (str(getattr(study[run], field)) for run in (name, other))
+            different += [f"{field}: {ours}, not {theirs}"] if ours != theirs else []
+        if len(study[name].labels) != len(study[other].labels):
+            different.append(f"test images: {len(study[name].labels)}, not {len(study[other].labels)}")
+        return different
 
-def _examples(config: Config) -> str:
-    return "all" if config.data.train_examples is None else f"{config.data.train_examples:,}"
+    first = max(study, key=lambda name: sum(not apart(name, other) for other in study))
+    for name in list(study):
+        if different := apart(name, first):
+            notes.append(f"Not shown: {name}. It was made with other settings than {first} ({'; '.join(different)})")
+            del study[name]
+            continue
+        try:
+            curves[name] = reporting.load_curves(workdir / name, len(study[name].seeds))
+        except UserError as error:
+            notes.append(str(error))
+    config, dataset = configs[first], None
+    try:
+        dataset = data.load(config.data, FLAGS.data_dir)
+        if dataset.checksum != str(study[first].data_checksum):
+            raise UserError(f"the images are of checksum {dataset.checksum}, not {study[first].data_checksum}")
+    except UserError as error:
+        dataset = None
+        notes.append(f"Not shown: the images, and so Figure 6. {error}")
+    shown = sorted({f"{commits[name][:10]}{'-dirty' * commits[name].endswith('-dirty')}" for name in study})
+    source = f"n = {config.models} seeds a cell, preset {config.preset}, commit {', '.join(shown)}."
+    published = PUBLISHED if config.data.name == "cifar10" else None
+    for note in notes:
+        print(note)
+    return reporting.write(workdir / "report", study, config, source, curves, notes, published, dataset)
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__, "python -m experiments.report --workdir=runs/digits", ("workdir",))
+    cli.run(main, __doc__, "python -m experiments.report --workdir=runs/digits", ("workdir", "data_dir"))

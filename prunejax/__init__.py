@@ -9,7 +9,7 @@ from typing import Any
 
 ROOMS = (
     *("types", "config", "data", "augment", "conv", "models", "losses", "prune", "optim", "train"),
-    *("population", "checkpoint", "metrics", "neighbors", "evaluate", "report"),
+    *("population", "checkpoint", "metrics", "neighbors", "evaluate", "tables", "uncertainty", "figures", "report"),
 )
 __all__ = [*ROOMS, "load_population"]
 __version__ = "0.1.0"

@@ -45,6 +45,15 @@ class Population:
     class_names: tuple[str, ...]
     data_checksum: str
 
+    @property
+    def diverged(self) -> np.ndarray:
+        """Which models hold a weight or statistic that is not finite, bool `[models]`.
+
+        Their outputs do not tell: on CPU XLA's maximum drops NaN, and so does ReLU.
+        """
+        leaves = jax.tree.leaves((self.state.params, self.state.batch_stats))
+        return np.any([~np.isfinite(leaf).reshape(len(self.seeds), -1).all(1) for leaf in leaves], axis=0)
+
     def predict(self, images: UInt8[np.ndarray, "examples height width channels"]) -> np.ndarray:
         """The class each model predicts, int32 `[models, examples]`."""
         predictions = np.empty((len(self.seeds), len(images)), np.int32)
@@ -52,15 +61,15 @@ class Population:
             raise UserError(
                 f"{self.config.experiment.name} has no linear head at step {self.step}; train it to the end"
             )
-        for models, examples, _, logits in population.apply_in_batches(self.config, self.state, images):
-            predictions[models, examples] = np.argmax(logits, axis=-1)
+        for models, examples, _, logits, _ in population.apply_in_batches(self.config, self.state, images):
+            predictions[models, examples] = np.argmax(np.asarray(logits), axis=-1)
         return predictions
 
     def representations(self, images: UInt8[np.ndarray, "examples height width channels"]) -> np.ndarray:
         """The encoder's un-normalised output, float32 `[models, examples, dim]`."""
         dim = 64 * self.config.model.widen_factor
         representations = np.empty((len(self.seeds), len(images), dim), np.float32)
-        for models, examples, batch, _ in population.apply_in_batches(self.config, self.state, images):
+        for models, examples, batch, _, _ in population.apply_in_batches(self.config, self.state, images):
             representations[models, examples] = batch
         return representations
 
@@ -152,7 +161,7 @@ def check_run(run_dir: Path, config: Config, dataset: Dataset) -> int:
     """
     if not (run_dir / "config.json").exists():
         return 0
-    different = differences(config, load_config(run_dir))
+    different = differences(config, load_config(run_dir), ("measure",))
     if (before := load_provenance(run_dir)["data_checksum"]) != dataset.checksum:
         different.append(f"data checksum: {dataset.checksum}, not {before}")
     if different:

@@ -153,6 +153,20 @@ class Checkpoint:
 
 
 @dataclasses.dataclass(frozen=True)
+class Measure:
+    """How trained models are probed; may differ from what a run was trained with, which is then measured again."""
+
+    probe_models: int = 5
+    """Models per sparsity, of the lowest seeds, whose prediction depth and purity are measured."""
+    neighbors: int = 30
+    depth_target: Literal["label", "prediction"] = "label"
+    """What a probe must predict: the true label (the paper's code), or the network's prediction (Baldock et al.)."""
+    depth_examples: int | None = None
+    """Training images, class-balanced, that the probes are fitted on; None takes all."""
+    umap_seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """One run: a population of `models` seeds x `sparsities`, through the stages of one experiment."""
 
@@ -179,6 +193,7 @@ class Config:
     prune: Prune = Prune()
     population: Population = Population()
     checkpoint: Checkpoint = Checkpoint()
+    measure: Measure = Measure()
     log_every_steps: int = 50
     """Steps averaged into one line of `metrics.jsonl`; a line never spans two epochs."""
 
@@ -279,7 +294,8 @@ def _build(hint: Any, value: Any, path: str) -> Any:  # noqa: ANN401
 POSITIVE = (
     *("models", "log_every_steps", "model.widen_factor", "model.projection_dim", "data.train_examples"),
     *("data.test_examples", "supcon.temperature", "supcon.base_temperature", "checkpoint.every_steps"),
-    *("checkpoint.every_minutes", "checkpoint.keep", "population.models_per_program"),
+    *("checkpoint.every_minutes", "checkpoint.keep", "population.models_per_program", "measure.probe_models"),
+    *("measure.neighbors", "measure.depth_examples"),
 )
 
 
@@ -375,7 +391,7 @@ def load_config(run_dir: str | Path) -> Config:
     return from_json(text, str(path))
 
 
-FREE = ("experiment", "sparsities", "population", "checkpoint", "log_every_steps")
+FREE = ("experiment", "sparsities", "population", "checkpoint", "measure", "log_every_steps")
 """Fields in which the runs of one study may differ."""
 
 

@@ -25,23 +25,46 @@ def knn_predict(
     """
     if not 1 <= k <= len(train_labels):
         raise ValueError(f"k is {k}, but there are {len(train_labels)} training examples")
-    arrays = (train_representations, train_labels, test_representations)
-    if jax.default_backend() == "cpu" and not any(isinstance(array, Tracer) for array in arrays):
+    neighbors = _nearest(train_representations, test_representations, k)
+    return _vote(jnp.asarray(train_labels)[neighbors])
+
+
+def knn_purity(
+    representations: Float[Array, "examples dim"], labels: Int[Array, " examples"], k: int = 30
+) -> Float[Array, ""]:
+    """The fraction of each example's `k` nearest others, itself apart, that share its label; mean over examples.
+
+    Raises:
+        ValueError: if there are not more than `k` examples.
+    """
+    if not 1 <= k < len(labels):
+        raise ValueError(f"k is {k}, but there are {len(labels)} examples")
+    labels = jnp.asarray(labels)
+    return jnp.mean(labels[_nearest(representations, None, k)] == labels[:, None])
+
+
+def _nearest(
+    train: Float[Array, "train dim"], test: Float[Array, "test dim"] | None, k: int
+) -> Int[Array, "queries k"]:
+    """Indices of the `k` training rows nearest to each test row, or without `test` to each training row but itself."""
+    if jax.default_backend() == "cpu" and not isinstance(train, Tracer) and not isinstance(test, Tracer):
         from sklearn.neighbors import NearestNeighbors
 
-        search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(np.asarray(train_representations))
-        neighbors = search.kneighbors(np.asarray(test_representations), return_distance=False)
-        return _vote(jnp.asarray(train_labels)[neighbors])
-    train, test = jnp.asarray(train_representations), jnp.asarray(test_representations)
+        search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(np.asarray(train))
+        return search.kneighbors(None if test is None else np.asarray(test), return_distance=False)
+    train = jnp.asarray(train)
     squared = jnp.sum(train**2, axis=1)
 
-    def predict_one(row: Array) -> Array:
+    def search_one(query: tuple[Array, Array]) -> Array:
+        row, itself = query
         product = jnp.matmul(train, row, precision=jax.lax.Precision.HIGHEST)
-        _, neighbors = jax.lax.top_k(2 * product - squared, k)  # minus the squared distance, up to a constant
-        return _vote(jnp.asarray(train_labels)[neighbors])
+        nearness = 2 * product - squared  # minus the squared distance, up to a constant
+        return jax.lax.top_k(nearness.at[itself].set(-jnp.inf, mode="drop"), k)[1]
 
+    queries = train if test is None else jnp.asarray(test)
+    itself = jnp.arange(len(train)) if test is None else jnp.full(len(queries), len(train))
     # In blocks, so that the distances to all test examples are never held at once.
-    return jax.lax.map(predict_one, test, batch_size=256)
+    return jax.lax.map(search_one, (queries, itself), batch_size=256)
 
 
 def _vote(labels: Int[Array, "*test k"]) -> Int[Array, "*test"]:

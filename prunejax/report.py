@@ -1,12 +1,9 @@
-"""Measures -> tables, figures, and one HTML page. Each table and figure is a function of measures alone."""
+"""A study's tables and figures -> files, and one self-contained HTML page."""
 
 import base64
-import csv
-import dataclasses
 import io
-import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,262 +11,231 @@ import jinja2
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from PIL import Image
 
+from prunejax import figures, tables, uncertainty
 from prunejax.checkpoint import write_whole
-from prunejax.evaluate import Measures, dense_of
+from prunejax.config import Config, UserError
+from prunejax.data import Dataset
+from prunejax.evaluate import Measures
+from prunejax.tables import Published, Study, Table
 
-Study = Mapping[str, Measures]
-"""Measures by the name of the experiment."""
-Curves = Mapping[str, Sequence[Mapping]]
-"""The lines of `metrics.jsonl` by the name of the experiment."""
-
-COLOURS = {"sup": "#0072B2", "scl": "#D55E00"}  # Okabe & Ito's blue and vermilion, safe for the colour-blind
-NAMES = {"sup": "Sup", "scl": "SCL"}
-METHODS = {
-    "sup_gmp": "Sup / GMP",
-    "sup_one_shot": "Sup / One-Shot",
-    "scl_gmp": "SCL / GMP",
-    "scl_delayed_gmp": "SCL / Δ GMP",
-    "scl_one_shot": "SCL / One-Shot",
-}
-STAGES = {"sup": "cross-entropy", "scl": "contrastive", "head": "linear head", "finetune": "fine-tuning"}
-STYLE: dict[Any, Any] = {
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "font.size": 9,
-    "legend.frameon": False,
-    "figure.constrained_layout.use": True,
-    "svg.hashsalt": "prunejax",
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Published:
-    """The paper's numbers, to stand beside ours."""
-
-    sparsities: Sequence[float]
-    accuracy: Mapping[str, Sequence[tuple[float, float]]]
-    """In %, (mean, standard deviation) by method."""
-    pies: Mapping[str, Sequence[int | None]]
-    hooker_pies: Sequence[int | None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A titled table of text cells."""
-
-    name: str
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-    def markdown(self) -> str:
-        """The table in GitHub's Markdown."""
-        lines = [self.header, ["---"] * len(self.header), *self.rows]
-        return f"**{self.title}**\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-    def csv(self) -> str:
-        """The table as comma-separated values."""
-        buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="\n").writerows([self.header, *self.rows])
-        return buffer.getvalue()
-
-
-def table_1(study: Study, published: Published | None = None) -> Table:
-    """PIEs and test accuracy by sparsity and method, as Table 1; the published value in parentheses beside ours."""
-    rows = []
-    for sparsity in _levels(study.values()):
-        row = [f"{100 * sparsity:.3g}"]
-        for method in METHODS:
-            row += [_pies_cell(study, method, sparsity, published), _accuracy_cell(study, method, sparsity, published)]
-        rows.append(row)
-    header = ["Sparsity [%]", *(f"{title} {what}" for title in METHODS.values() for what in ("PIE", "Acc [%]"))]
-    beside = "; in parentheses the paper's, of 10,000 images and 30 WRN-16-2 models" if published else ""
-    title = f"Table 1. PIEs among {_images(study)} test images, and test accuracy (mean ± std over seeds){beside}"
-    return Table("table_1", title, header, rows)
-
-
-def table_3(study: Study, published: Published | None = None) -> Table:
-    """PIEs of Sup / GMP beside the paper's and those of Hooker et al. 2019, as Table 3."""
-    header = ["Sparsity [%]", "PIE", "Acc [%]"]
-    header += ["Hooker et al. 2019 PIE", "Paper PIE", "Paper Acc [%]"] if published else []
-    rows = []
-    for sparsity in _levels(study[name] for name in ("sup_dense", "sup_gmp") if name in study):
-        row = [f"{100 * sparsity:.3g}", *(cell(study, "sup_gmp", sparsity) for cell in (_pies_cell, _accuracy_cell))]
-        if published:
-            index = _published_row(published, sparsity)
-            if index is None:
-                row += ["not published"] * 3
-            else:
-                mean, deviation = published.accuracy["sup_gmp"][index]
-                pies = (published.hooker_pies[index], published.pies["sup_gmp"][index])
-                row += [*map(_count, pies), f"{mean} ± {deviation}"]
-        rows.append(row)
-    return Table("table_3", f"Table 3. Sup / GMP: PIEs among {_images(study)} test images, and accuracy", header, rows)
-
-
-def _images(study: Study) -> str:
-    return f"{len(next(iter(study.values())).labels):,}"
-
-
-def _levels(runs: object) -> list[float]:
-    return sorted({level for measures in runs for level in measures.levels})  # pyright: ignore[reportGeneralTypeIssues]
-
-
-def _count(value: int | None) -> str:
-    return "-" if value is None else str(value)
-
-
-def _published_row(published: Published, sparsity: float) -> int | None:
-    close = [abs(level - sparsity) < 1e-6 for level in published.sparsities]
-    return close.index(True) if any(close) else None
-
-
-def _measured(study: Study, method: str, sparsity: float) -> Measures | None:
-    """The run that holds a cell; sparsity 0 is the method's dense run."""
-    measures = study.get(method if sparsity else dense_of(method))
-    return measures if measures is not None and sparsity in measures.levels else None
-
-
-def _pies_cell(study: Study, method: str, sparsity: float, published: Published | None = None) -> str:
-    if sparsity == 0:
-        return "-"
-    measures, dense = _measured(study, method, sparsity), study.get(dense_of(method))
-    cell = "not run" if measures is None else "no dense run"
-    if measures and dense:
-        cell = str(measures.pies(dense, sparsity).sum())
-    if published is None or (index := _published_row(published, sparsity)) is None:
-        return cell
-    return f"{cell} ({_count(published.pies[method][index])})"
-
-
-def _accuracy_cell(study: Study, method: str, sparsity: float, published: Published | None = None) -> str:
-    measures = _measured(study, method, sparsity)
-    cell = "not run"
-    if measures:
-        values = 100 * measures.accuracy(sparsity)
-        cell = f"{values.mean():.2f} ± {values.std():.2f}"
-    if published is None or (index := _published_row(published, sparsity)) is None:
-        return cell
-    return f"{cell} ({published.accuracy[method][index][0]})"
-
-
-def figure_4(study: Study, method: str) -> Figure | None:
-    """PIEs per class for Sup (top) and SCL, a column per sparsity, as Figure 4; `method` is `gmp` or `one_shot`.
-
-    Strong: PIEs of both training methods; light: of this one alone. None if a run is missing.
-    """
-    needed = [f"{kind}_{which}" for which in ("dense", method) for kind in COLOURS]
-    if any(name not in study for name in needed):
-        return None
-    levels = sorted(set(study[f"sup_{method}"].levels) & set(study[f"scl_{method}"].levels))
-    if not levels:
-        return None
-    pies = {
-        (kind, level): study[f"{kind}_{method}"].pies(study[f"{kind}_dense"], level)
-        for kind in COLOURS
-        for level in levels
-    }
-    labels, classes = study["sup_dense"].labels, study["sup_dense"].class_names
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(1.2 + 2.9 * len(levels), 4.6))
-        axes = figure.subplots(2, len(levels), sharex=True, sharey="col", squeeze=False)
-        for row, kind in enumerate(COLOURS):
-            for column, level in enumerate(levels):
-                axis, found = axes[row, column], pies[kind, level]
-                shared = found & pies["scl" if kind == "sup" else "sup", level]
-                both = np.bincount(labels[shared], minlength=len(classes))
-                alone = np.bincount(labels[found & ~shared], minlength=len(classes))
-                axis.bar(range(len(classes)), both, color=COLOURS[kind], label="PIE of Sup and SCL")
-                axis.bar(range(len(classes)), alone, bottom=both, color=COLOURS[kind], alpha=0.35, label="of one only")
-                axis.set_title(f"{NAMES[kind]}, {100 * level:.3g}% pruned: {found.sum()} PIEs")
-                axis.yaxis.get_major_locator().set_params(integer=True)
-                axis.set_xticks(range(len(classes)), classes, rotation=90 if max(map(len, classes)) > 2 else 0)
-            axes[row, 0].set_ylabel("PIEs [test images]")
-            axes[row, 0].legend(loc="upper left", fontsize=8)
-        for axis in axes[-1]:
-            axis.set_xlabel("true class")
-        for axis in axes.flat:
-            axis.margins(y=0.3)
-        return figure
-
-
-def training_curves(curves: Curves, study: Study) -> Figure:
-    """Training loss of every experiment by step through all its stages: mean over seeds, and range, per sparsity."""
-    names = [name for name in ("sup_dense", "scl_dense", *METHODS) if name in curves and name in study]
-    shades = mpl.colormaps["viridis"]
-    levels = _levels(study.values())
-    with mpl.rc_context(STYLE):
-        columns = min(len(names), 4)
-        rows = -(-len(names) // columns)
-        figure = Figure(figsize=(3.1 * columns, 2.6 * rows + 0.4))
-        axes = figure.subplots(rows, columns, squeeze=False)
-        for axis, name in zip(axes.flat, names, strict=False):
-            for number, (stage, lines) in enumerate(itertools.groupby(curves[name], key=lambda line: line["stage"])):
-                lines = list(lines)
-                steps, losses = [line["step"] for line in lines], np.array([line["loss"] for line in lines])
-                for level in study[name].levels:
-                    chosen = losses[:, study[name].sparsities == np.float32(level)]
-                    colour = shades(0.85 * levels.index(level) / max(len(levels) - 1, 1))
-                    label = None if number else f"{100 * level:.3g}% pruned"
-                    axis.plot(steps, chosen.mean(1), color=colour, label=label)
-                    axis.fill_between(steps, chosen.min(1), chosen.max(1), color=colour, alpha=0.2, linewidth=0)
-                axis.annotate(
-                    STAGES[stage], (steps[0], losses[0].max()), (0, 4), textcoords="offset points", fontsize=8
-                )
-            axis.margins(y=0.15)
-            axis.set(title=METHODS.get(name, f"{NAMES[name[:3]]}, dense"), xlabel="step")
-            if axis.dataLim.y1 > 10 * axis.dataLim.y0:
-                axis.set_yscale("log")
-                axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-                axis.yaxis.set_major_formatter("{x:g}")
-                axis.yaxis.set_minor_formatter(NullFormatter())
-            axis.legend(fontsize=8)
-        for axis in axes.flat[len(names) :]:
-            axis.set_visible(False)
-        for row in axes:
-            row[0].set_ylabel("training loss [nats]")
-        return figure
+TOOLTIPS = 10_000
+"""Test images at most, the first, that the page has tooltips for; more would make it too large."""
 
 
 def write(
     directory: Path,
-    tables: Sequence[Table],
-    figures: Mapping[str, tuple[Figure, str]],
-    heading: str,
-    notes: Sequence[str],
+    study: Study,
+    config: Config,
+    source: str,
+    curves: figures.Curves,
+    notes: Sequence[str] = (),
+    published: Published | None = None,
+    dataset: Dataset | None = None,
 ) -> Path:
-    """Writes tables (Markdown, CSV), figures (PNG, SVG) and the page that shows them; returns the page's path.
+    """Writes tables (CSV, Markdown, LaTeX), figures (PNG, SVG) and the page that shows them; returns the page's path.
 
     Args:
         directory: made if need be.
-        tables: in the order of the page.
-        figures: by file name, with their captions.
-        heading: of the page.
-        notes: paragraphs under it, for instance what could not be compared.
+        study: the measures of each experiment, all of the same test images.
+        config: that they share.
+        source: what every caption ends with, for instance models, preset and commit.
+        curves: the training curves.
+        notes: for instance which runs are not shown, and why.
+        published: the paper's numbers, if they are for this data.
+        dataset: the images, for the gallery and the tooltips; None leaves these out.
     """
     for part in ("tables", "figures"):
         (directory / part).mkdir(parents=True, exist_ok=True)
-    for table in tables:
-        write_whole(directory / "tables" / f"{table.name}.md", table.markdown())
-        write_whole(directory / "tables" / f"{table.name}.csv", table.csv())
-    pictures = []
-    for name, (figure, caption) in figures.items():
-        with mpl.rc_context(STYLE):
-            figure.savefig(directory / "figures" / f"{name}.svg", metadata={"Date": None})
-            figure.savefig(directory / "figures" / f"{name}.png", dpi=150)
-        data = base64.b64encode((directory / "figures" / f"{name}.png").read_bytes()).decode()
-        pictures.append({"name": name, "caption": caption, "data": data})
+    all_tables = make_tables(study, config, published)
+    for table in all_tables:
+        for suffix, text in (("md", table.markdown()), ("csv", table.csv()), ("tex", table.latex())):
+            write_whole(directory / "tables" / f"{table.name}.{suffix}", text)
+    pictures, panels = [], {}
+    for name, (figure, title, alt) in make_figures(study, curves, dataset).items():
+        png = _save(figure, directory / "figures" / name)
+        data, width = base64.b64encode(png).decode(), round(100 * figure.get_figwidth())
+        pictures.append({"name": name, "title": title, "alt": alt, "data": data, "width": width})
+        panels[name] = _panels(figure)
     environment = jinja2.Environment(loader=jinja2.PackageLoader("prunejax", ""), autoescape=True)
     page = environment.get_template("report.html.j2").render(
-        heading=heading, notes=notes, tables=tables, pictures=pictures
+        answer=uncertainty.answer(all_tables[0]),
+        about=about(study, config),
+        source=source,
+        notes=notes,
+        tables=all_tables,
+        pictures=pictures,
+        hover={"panels": panels, **_predictions(study), **(_thumbnails(dataset) if dataset else {"sprite": None})},
     )
     write_whole(directory / "report.html", page)
     return directory / "report.html"
 
 
-def load_curves(run_dir: Path) -> list[dict]:
-    """The lines of a run's `metrics.jsonl`."""
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+def make_tables(study: Study, config: Config, published: Published | None = None) -> list[Table]:
+    """Every table, in the order of the page; the first answers the study's question."""
+    papers = (tables.table_1, tables.table_3, tables.table_4, tables.table_5, tables.table_6)
+    lacking = (uncertainty.intervals, uncertainty.overlap, uncertainty.recall_change)
+    one, *others = (make(study, published) for make in papers)
+    second = tables.table_2(config, published)
+    return [uncertainty.comparison(study), one, second, *others, *(make(study) for make in lacking)]
+
+
+def make_figures(
+    study: Study, curves: figures.Curves, dataset: Dataset | None = None
+) -> dict[str, tuple[Figure, str, str]]:
+    """Every figure with its title and a text for who cannot see it, by file name; no gallery without the images."""
+    near, most = (f"{100 * level:.3g}%" for level in (tables.headline(study), max(tables.levels(study))))
+    count = next(iter(study.values())).measure.neighbors
+    both = near if near == most else f"{near} and {most}"
+    panel = "One panel per method"
+    made = {
+        "figure_1": (
+            figures.figure_1(study),
+            f"Figure 1. UMAP of one model's representations of the test images: dense and {most} pruned, coloured by "
+            f"modal prediction. Purity: how many of an image's {count} nearest neighbours share its label (model mean)",
+            "Scatter plots of test images in two dimensions; rows Sup and SCL, columns dense, GMP and One-Shot.",
+        ),
+        "figure_2": (
+            figures.figure_2(study),
+            f"Figure 2. Q-Score of each test image, mean over models: dense and {near} pruned; r is Pearson's",
+            f"{panel}: dense Q-Score on x, pruned on y, a point per test image, PIEs marked, with the identity line.",
+        ),
+        "figure_3": (
+            figures.figure_3(study),
+            f"Figure 3. Prediction depth of each test image, mean over probed models: dense and {near} pruned; points "
+            "are spread by up to a tenth of a layer",
+            f"{panel}: dense depth on x, pruned on y, a point per test image, PIEs marked, with the identity line.",
+        ),
+        "figure_4": (
+            figures.figure_4(study),
+            "Figure 4. PIEs per class under One-Shot pruning",
+            "Bar charts of PIEs by true class, rows Sup and SCL, columns sparsities; strong colour for PIEs of both.",
+        ),
+        "figure_5": (
+            figures.figure_5(study),
+            f"Figure 5. UMAP by method: dense, {both} pruned, coloured by modal prediction",
+            "Scatter plots of test images in two dimensions; rows sparsities, columns methods.",
+        ),
+        "figure_7": (
+            figures.figure_7(study),
+            "Figure 7. PIEs per class at every sparsity",
+            "Bar charts of PIEs by true class, rows sparsities, columns methods; strong colour for PIEs of both.",
+        ),
+        "training_curves": (
+            figures.training_curves(study, curves),
+            "Training loss: mean and range over seeds",
+            "Line charts of the loss by step, one panel per experiment, one line per sparsity.",
+        ),
+    }
+    if dataset is not None:
+        made["figure_6"] = (
+            figures.figure_6(study, dataset.test_images),
+            f"Figure 6. PIEs at {near} on which most models agree: the label, the modal prediction of the dense models "
+            "(U) and of the pruned ones (S), and how many models agree with it",
+            "A gallery of test images, one row per method, with their labels and predictions.",
+        )
+    return dict(sorted(made.items()))
+
+
+def about(study: Study, config: Config) -> str:
+    """What was trained and measured, in a few lines."""
+    run = next(iter(study.values()))
+    probes = run.measure
+    trained, fitted = (
+        "all" if count is None else f"{count:,}" for count in (config.data.train_examples, probes.depth_examples)
+    )
+    return (
+        f"WideResNet-{config.model.depth}-{config.model.widen_factor} trained on {trained} training images of "
+        f"{config.data.name} and measured on {len(run.labels):,} test images, {config.models} seeds a cell. Prediction "
+        f"depth: the first layer from which {probes.neighbors}-NN probes, fitted on {fitted} training images, all give "
+        f"the {probes.depth_target}, over {probes.probe_models} models a cell at most."
+    )
+
+
+def _save(figure: Figure, path: Path) -> bytes:
+    with mpl.rc_context(figures.STYLE):
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None}, dpi=150)
+        figure.savefig(path.with_suffix(".png"), dpi=150)
+    return path.with_suffix(".png").read_bytes()
+
+
+def _key(method: str, sparsity: float) -> str:
+    return f"{method} {sparsity:g}"
+
+
+def _packed(numbers: np.ndarray | Sequence[int]) -> str:
+    """Numbers below 65,536 as 16-bit little-endian integers, in base64: a third of their size in JSON."""
+    return base64.b64encode(np.asarray(numbers, "<u2").tobytes()).decode()
+
+
+def _panels(figure: Figure) -> list[dict[str, Any]]:
+    """Where each panel's test images lie, in 1/10,000 of the figure's width and height from its top left corner."""
+    panels = []
+    size = np.array([figure.bbox.width, figure.bbox.height])
+    for axis in figure.axes:
+        if (gid := axis.get_gid()) is None:
+            continue
+        places: dict[int, tuple[int, int]] = {}
+        for points in axis.collections:
+            offsets = np.ma.filled(np.ma.asarray(points.get_offsets(), float), np.nan)
+            inside = axis.transData.transform(offsets) / size * 10_000
+            shown = enumerate(inside[:TOOLTIPS])
+            places |= {i: (round(x), round(10_000 - y)) for i, (x, y) in shown if np.isfinite(x + y)}
+        panels.append(
+            {
+                "cells": [_key(*cell) for cell in json.loads(gid)],
+                "images": _packed(list(places)),
+                "x": _packed([x for x, _ in places.values()]),
+                "y": _packed([y for _, y in places.values()]),
+                # A lone image fills its panel; points answer to a pointer near them.
+                "reach": round(axis.bbox.width / size[0] * 5_000) if len(places) == 1 else 0,
+            }
+        )
+    return panels
+
+
+def _predictions(study: Study) -> dict[str, Any]:
+    """What the tooltips say: of each cell the modal prediction of every image, and how many models agree with it."""
+    run = next(iter(study.values()))
+    cells = {}
+    for name, measures in study.items():
+        for level in measures.levels:
+            models: Measures = measures.at(level)
+            title = tables.cell_title(name if level else f"{name[:3]}_gmp", level)
+            modes, agree = (_packed(x[:TOOLTIPS]) for x in (models.modal_class, figures.agreement(models)))
+            cells[_key(name, level)] = {"title": title, "models": len(models.seeds), "modes": modes, "agree": agree}
+    return {"cells": cells, "labels": _packed(run.labels[:TOOLTIPS]), "names": run.class_names.tolist()}
+
+
+def _thumbnails(dataset: Dataset) -> dict[str, Any]:
+    """The test images in one picture, at most 32 pixels wide each."""
+    images = dataset.test_images[:TOOLTIPS]
+    height, width = images.shape[1:3]
+    scale = min(1.0, 32 / width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    columns = int(np.ceil(np.sqrt(len(images))))
+    sheet = Image.new("RGB", (columns * size[0], -(-len(images) // columns) * size[1]))
+    for index, image in enumerate(images):
+        tile = Image.fromarray(image.squeeze() if image.shape[-1] == 1 else image)
+        sheet.paste(tile.resize(size), (index % columns * size[0], index // columns * size[1]))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "WEBP", quality=60)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return {"sprite": data, "width": size[0], "height": size[1], "columns": columns}
+
+
+def load_curves(run_dir: Path, models: int) -> list[dict]:
+    """The lines of a run's `metrics.jsonl`, which hold the losses of so many models.
+
+    Raises:
+        UserError: if it is missing or damaged.
+    """
+    path = run_dir / "metrics.jsonl"
+    try:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        if any(line["stage"] not in figures.STAGES or len(line["loss"]) != models for line in lines):
+            raise ValueError(f"a line that is not of {models} models")
+        return [{"stage": line["stage"], "step": int(line["step"]), "loss": line["loss"]} for line in lines]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: no readable training curve ({type(error).__name__}: {error})") from None

@@ -89,38 +89,6 @@ def test_a_contrastive_encoder_under_way_has_representations_but_no_predictions(
         evaluate.evaluate(encoder, dataset)
 
 
-def test_measures_hold_what_the_models_do(dataset, trained, tmp_path):
-    restored = prunejax.load_population(trained / "sup_dense")
-    measures = evaluate.evaluate(restored, dataset)
-    np.testing.assert_array_equal(measures.predictions, restored.predict(dataset.test_images))
-    q, z, l1 = prunejax.metrics.q_score(restored.representations(dataset.test_images))
-    for ours, expected in ((measures.q, q), (measures.z, z), (measures.l1, l1)):
-        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
-    evaluate.save(measures, tmp_path / "measures.npz")
-    loaded = evaluate.load(tmp_path / "measures.npz")
-    for field in dataclasses.fields(measures):
-        np.testing.assert_array_equal(getattr(loaded, field.name), getattr(measures, field.name))
-
-
-def test_damaged_measures_are_refused_by_name(dataset, trained, tmp_path):
-    path = tmp_path / "measures.npz"
-    with pytest.raises(UserError, match=r"measures\.npz is missing"):
-        evaluate.load(path)
-    measures = evaluate.evaluate(prunejax.load_population(trained / "sup_dense"), dataset)
-    evaluate.save(measures, path)
-    whole = path.read_bytes()
-    for damaged in (b"", b"no archive", whole[: len(whole) // 2]):
-        path.write_bytes(damaged)
-        with pytest.raises(UserError, match=r"measures\.npz cannot be read"):
-            evaluate.load(path)
-    evaluate.save(dataclasses.replace(measures, q=measures.q[:1]), path)
-    with pytest.raises(UserError, match="shapes disagree"):
-        evaluate.load(path)
-    np.savez(path, **(dataclasses.asdict(measures) | {"labels": np.array([object()])}))
-    with pytest.raises(UserError, match="cannot be read"):
-        evaluate.load(path)
-
-
 def test_one_shot_takes_each_members_own_parent(make_config, dataset, trained):
     config = make_config("sup_one_shot")
     who = population.members(config)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from prunejax.neighbors import knn_predict, prediction_depth
+from prunejax.neighbors import knn_predict, knn_purity, prediction_depth
 
 
 def naive_knn(train, labels, test, k):
@@ -38,3 +38,23 @@ def test_prediction_depth_is_the_first_layer_right_to_the_end():
     layers = np.array([[1, 0, 1, 0, 1], [1, 1, 0, 0, 1], [1, 1, 1, 0, 0]])
     #          always, from 2, from 3, never, lost at the end
     np.testing.assert_array_equal(prediction_depth(layers, target), [1, 2, 3, 3, 3])
+
+
+def test_purity_counts_neighbours_of_the_same_label_but_not_the_example_itself():
+    rng = np.random.default_rng(3)
+    rows, labels = rng.normal(size=(60, 4)).astype(np.float32), rng.integers(0, 3, 60).astype(np.int32)
+    rows[1] = rows[0]  # a twin is a neighbour
+    expected = []
+    for index, row in enumerate(rows):
+        order = np.argsort(((rows - row) ** 2).sum(1), kind="stable")
+        others = order[order != index][:7]
+        expected.append(np.mean(labels[others] == labels[index]))
+    np.testing.assert_allclose(knn_purity(rows, labels, 7), np.mean(expected), rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(knn_purity, static_argnums=2)(rows, labels, 7), np.mean(expected), rtol=1e-6)
+    with pytest.raises(ValueError, match="60 examples"):
+        knn_purity(rows, labels, 60)
+
+
+def test_purity_of_separate_clusters_is_one():
+    labels = np.repeat(np.arange(3, dtype=np.int32), 10)
+    assert knn_purity(10.0 * np.eye(3, dtype=np.float32)[labels], labels, 9) == 1

@@ -3,12 +3,9 @@
 import ast
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import prunejax
-from prunejax.evaluate import Measures
-from prunejax.report import Published, table_1
 
 PACKAGE = Path(prunejax.__file__).parent
 
@@ -36,42 +33,3 @@ def test_the_package_knows_nothing_of_the_scripts():
     for path in PACKAGE.glob("*.py"):
         assert "import experiments" not in path.read_text()
         assert "from experiments" not in path.read_text()
-
-
-def measures(predictions, sparsities):
-    predictions = np.array(predictions, np.int32)
-    scores = np.zeros(predictions.shape, np.float32)
-    seeds = np.arange(len(predictions), dtype=np.int32)
-    return Measures(
-        predictions,
-        np.array([0, 1, 1, 0], np.int32),
-        seeds,
-        np.array(sparsities, np.float32),
-        q=scores,
-        z=scores,
-        l1=scores,
-        class_names=np.array(["a", "b"]),
-        data_checksum=np.array("x"),
-    )
-
-
-def test_table_1_counts_pies_and_accuracy_beside_the_published_numbers():
-    study = {
-        "sup_dense": measures([[0, 1, 1, 0], [0, 1, 1, 0], [0, 1, 1, 1]], [0, 0, 0]),
-        "sup_gmp": measures([[0, 1, 1, 0]] * 3 + [[1, 0, 1, 0], [1, 0, 1, 0], [0, 1, 1, 0]], [0.3] * 3 + [0.9] * 3),
-    }
-    published = Published(
-        (0.0, 0.9), {m: [(90.0, 0.3), (80.0, 0.4)] for m in METHODS}, {m: [None, 7] for m in METHODS}, (None, 5)
-    )
-    table = table_1(study, published)
-    assert [row[:3] for row in table.rows] == [
-        ["0", "-", "91.67 ± 11.79 (90.0)"],
-        ["30", "0", "100.00 ± 0.00"],
-        ["90", "2 (7)", "66.67 ± 23.57 (80.0)"],
-    ]
-    assert table.rows[2][5:7] == ["not run (7)", "not run (80.0)"]
-    assert table.markdown().count("\n| ") == 5
-    assert {len(row) for row in table.rows} == {len(table.header)}
-
-
-METHODS = ("sup_gmp", "sup_one_shot", "scl_gmp", "scl_delayed_gmp", "scl_one_shot")
