@@ -18,6 +18,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from absl import app, flags
+from jax.sharding import NamedSharding
 
 from experiments.presets import PRESETS
 from prunejax import population, train
@@ -52,9 +53,11 @@ def make_population(config: Config, dataset: Dataset, strategy: str) -> Callable
     program = population.make_programs(config, "sup", dataset)(len(who), FLAGS.batch)
     orders = np.tile(np.arange(len(dataset.train_labels), dtype=np.int32), (len(who), 1))
     schedule = tuple(map(np.int32, train.schedule_steps(config, "sup")))
-    fixed = jax.device_put((who.seeds, who.sparsities, orders, np.int32(0), schedule))
-    data = jax.device_put((dataset.train_images, dataset.train_labels))
-    state = population.init(config, "sup", who, dataset)
+    mesh = population.make_mesh(len(who))
+    per_model, shared = (NamedSharding(mesh, spec) for spec in (population.PER_MODEL, population.SHARED))
+    fixed = jax.device_put((who.seeds, who.sparsities, orders), per_model)
+    data = jax.device_put((np.int32(0), schedule, dataset.train_images, dataset.train_labels), shared)
+    state = jax.device_put(population.init(config, "sup", who, dataset), per_model)
 
     def step() -> None:
         nonlocal state
@@ -89,6 +92,7 @@ def make_serial(config: Config, dataset: Dataset) -> Callable[[], None]:
 
 def main(_: list[str]) -> None:
     """Times the contestants in turns and prints images per second and ratios."""
+    jax.config.update("jax_num_cpu_devices", os.cpu_count())  # as the scripts do; the serial contestant uses one
     config = make_config()
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (2 * FLAGS.batch, FLAGS.size, FLAGS.size, 3), np.uint8)

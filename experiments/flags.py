@@ -1,5 +1,6 @@
 """The command line that all scripts share: flags, and one-line errors with exit code 2."""
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -58,6 +59,9 @@ def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[st
             import jax
 
             from prunejax.data import cache_dir
+
+            # XLA splits a step over cores worse than a population splits over devices.
+            jax.config.update("jax_num_cpu_devices", os.cpu_count())
 
             jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float32, Int32, UInt8
 
 from prunejax import train
@@ -85,16 +86,31 @@ def prune_once(config: Config, who: Members, dense: TrainState) -> TrainState:
     return jax.jit(jax.vmap(partial(train.prune_once, config, config.experiment.stages[0])))(dense, who.sparsities)
 
 
-def make_step(config: Config, stage_name: str, dataset: Dataset) -> Any:  # noqa: ANN401
+CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
+"""XLA's other YNNPACK kernels, convolutions above all, make a step at 32x32 a third slower than its own."""
+PER_MODEL, SHARED = PartitionSpec("models"), PartitionSpec()
+
+
+def make_mesh(models: int) -> Mesh:
+    """The devices of this process over which a program's models are split, as many as there are models for."""
+    return Mesh(np.array(jax.local_devices()[:models]), ("models",))
+
+
+def make_step(config: Config, stage_name: str, dataset: Dataset, mesh: Mesh | None = None) -> Any:  # noqa: ANN401
     """The jitted `step` of `train.make_step` over the models axis; the state it is given is donated.
 
     Its arguments are (state, seeds, sparsities, orders), per model, then (step, schedule, images, labels), shared,
-    and the static `batch_size`.
+    and the static `batch_size`. With a mesh, whose size must divide the models, each device steps its own: nothing
+    passes between them.
     """
     step = train.make_step(config, stage_name, len(dataset.train_labels), dataset.num_classes)
 
     def population_step(state: TrainState, *others: Tree, batch_size: int) -> tuple[TrainState, dict[str, Array]]:
         mapped = jax.vmap(partial(step, batch_size=batch_size), in_axes=(0, 0, 0, 0, None, None, None, None))
+        if mesh is not None:
+            specs = (PER_MODEL,) * 4 + (SHARED,) * 4
+            # custom_vmap loses track of what varies over devices, so that it cannot be checked.
+            mapped = jax.shard_map(mapped, mesh=mesh, in_specs=specs, out_specs=PER_MODEL, check_vma=False)
         return mapped(state, *others)
 
     return jax.jit(population_step, static_argnames="batch_size", donate_argnums=0)
@@ -110,25 +126,29 @@ def state_shapes(config: Config, stage_name: str, models: int, dataset: Dataset)
 
 
 def make_programs(config: Config, stage_name: str, dataset: Dataset) -> Callable[[int, int], Any]:
-    """Returns `(models, batch_size) -> compiled step`, each compiled once, from shapes alone."""
-    step = make_step(config, stage_name, dataset)
+    """Returns `(models, batch_size) -> compiled step` over `make_mesh(models)`, each compiled once from shapes."""
     num_train = len(dataset.train_labels)
 
     @cache
     def program(models: int, batch_size: int) -> Any:  # noqa: ANN401
-        def shape(*dimensions: int, dtype: type = np.int32) -> jax.ShapeDtypeStruct:
+        mesh = make_mesh(models)
+
+        def shape(*dimensions: int, dtype: Any = np.int32) -> jax.ShapeDtypeStruct:  # noqa: ANN401
             return jax.ShapeDtypeStruct(dimensions, dtype)
 
-        return step.lower(
-            *(
-                state_shapes(config, stage_name, models, dataset),
-                shape(models),
-                shape(models, dtype=np.float32),
-                shape(models, num_train),
-            ),
-            *(shape(), (shape(), shape(), shape()), dataset.train_images, dataset.train_labels),
-            batch_size=batch_size,
-        ).compile()
+        per_model = (state_shapes(config, stage_name, models, dataset), shape(models))
+        per_model += (shape(models, dtype=np.float32), shape(models, num_train))
+        data = (dataset.train_images, dataset.train_labels)
+        shared = (shape(), (shape(),) * 3, *(shape(*array.shape, dtype=array.dtype) for array in data))
+        placed = (
+            jax.tree.map(
+                lambda leaf, s=spec: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, s)), part
+            )
+            for spec, part in ((PER_MODEL, per_model), (SHARED, shared))
+        )
+        step = make_step(config, stage_name, dataset, mesh)
+        lowered = step.lower(*next(placed), *next(placed), batch_size=batch_size)
+        return lowered.compile(CPU_OPTIONS if mesh.devices[0].platform == "cpu" else None)
 
     return program
 
@@ -186,93 +206,114 @@ def _train_stage(
     epoch_steps = steps_per_epoch(stage, num_train)
     last = total_steps(config, num_train)[stage_name]
     program = make_programs(config, stage_name, dataset)
-    chunks = chunk_slices(len(who), plan(config, stage_name, who, dataset, program).models_per_program)
-    shared = jax.device_put(
-        (tuple(map(np.int32, train.schedule_steps(config, stage_name))), dataset.train_images, dataset.train_labels)
-    )
+    chunks = chunk_rows(len(who), plan(config, stage_name, who, dataset, program).models_per_program)
+    mesh = make_mesh(len(chunks[0]))
+    per_model, shared = NamedSharding(mesh, PER_MODEL), NamedSharding(mesh, SHARED)
+    schedule = tuple(map(np.int32, train.schedule_steps(config, stage_name)))
+    constant = jax.device_put((schedule, dataset.train_images, dataset.train_labels), shared)
     order = jax.jit(lambda seed, epoch: train.epoch_order(seed, stage_name, epoch, num_train))
     step = first_step
     while step < last:
         epoch, within = divmod(step, epoch_steps)
         segment = min(config.log_every_steps - within % config.log_every_steps, epoch_steps - within)
         parts, metrics = [], []
-        for position, chunk in enumerate(chunks):
-            part = state if len(chunks) == 1 else jax.tree.map(lambda leaf, c=chunk: leaf[c], state)
-            fixed = jax.device_put((who.seeds[chunk], who.sparsities[chunk]))
-            orders = jnp.stack([order(seed, epoch) for seed in who.seeds[chunk]])
+        for position, rows in enumerate(chunks):
+            whole = len(rows) == len(who)
+            part = jax.device_put(state if whole else jax.tree.map(lambda leaf, r=rows: leaf[r], state), per_model)
+            orders = jnp.stack([order(seed, epoch) for seed in who.seeds[rows]])
+            fixed = jax.device_put((who.seeds[rows], who.sparsities[rows], orders), per_model)
             history = []
             for index in range(segment):
                 size = min(stage.batch_size, num_train - (within + index) * stage.batch_size)
-                run = program(len(orders), size)
-                part, latest = run(part, *fixed, orders, jnp.int32(step + index), *shared)
+                now = jax.device_put(np.int32(step + index), shared)
+                part, latest = program(len(rows), size)(part, *fixed, now, *constant)
                 # Waiting for the step before keeps the device one step ahead of the clock, and no further.
                 jax.block_until_ready(history[-1:])
                 history.append(latest)
                 on_step(step + (position * segment + index + 1) / len(chunks))
             parts.append(part)
             metrics.append(jax.tree.map(lambda *values: np.mean(values, axis=0), *jax.device_get(history)))
-        state = parts[0] if len(parts) == 1 else jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+        state = jax.tree.map(partial(_join, len(who)), *parts)
         step += segment
-        joined = jax.tree.map(lambda *values: np.concatenate(values), *metrics)
+        joined = jax.tree.map(lambda *values: np.concatenate(values)[: len(who)], *metrics)
         yield Progress(stage_name, step, state, joined)
 
 
-def chunk_slices(count: int, most: int) -> list[slice]:
-    """The fewest chunks of at most `most` members, as equal as can be."""
+def _join(count: int, *parts: Array) -> Array:
+    """The first `count` of the parts, one after another; what follows is padding."""
+    joined = parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+    return joined if len(joined) == count else joined[:count]
+
+
+def chunk_rows(count: int, most: int) -> list[np.ndarray]:
+    """The fewest chunks of about `most` members, all of one size that the devices divide, as indices.
+
+    The last member fills the places left over; its copies train along and are dropped.
+    """
     size = -(-count // -(-count // most))
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+    devices = make_mesh(size).size
+    size = -(-size // devices) * devices
+    return [np.minimum(np.arange(start, start + size), count - 1) for start in range(0, count, size)]
 
 
 def plan(config: Config, stage_name: str, who: Members, dataset: Dataset, program: Callable[[int, int], Any]) -> Plan:
-    """As many models per program as the memory holds, by the compiled program's own count, at most 8 unless set.
+    """As many models per program as the memory holds by the program's own count, at most 8 a device unless set.
 
     Eight models fill a CPU; more lengthen compilation without gain.
 
     Raises:
         UserError: if not even one model fits, or not as many as `population.models_per_program` says.
     """
-    memory = available_memory()
     wanted = config.population.models_per_program
     batch_size = min(config.stage(stage_name).batch_size, len(dataset.train_labels))
-    size = chunk_slices(len(who), wanted or 8)[0].stop
+    most = wanted or 8 * jax.local_device_count()
     while True:
+        size = len(chunk_rows(len(who), most)[0])
+        devices = make_mesh(size).size
         compiled = program(size, batch_size)
         usage = compiled.memory_analysis()
-        needed = usage.argument_size_in_bytes + usage.temp_size_in_bytes
+        needed = devices * (usage.argument_size_in_bytes + usage.temp_size_in_bytes)
+        memory = available_memory(devices)
         if needed <= memory:
-            return Plan(size, float(compiled.cost_analysis()["flops"]), needed)
-        if wanted or size == 1:
+            return Plan(size, devices * float(compiled.cost_analysis()["flops"]), needed)
+        if wanted or size == devices == 1:
             raise UserError(
                 f"stage {stage_name!r}: a program of {size} models needs {needed / 2**30:.1f} GiB, and "
                 f"{memory / 2**30:.1f} GiB may be used; lower "
                 + ("population.models_per_program" if size > 1 else f"{stage_name}.batch_size")
             )
-        size = -(-size // 2)
+        most = -(-size // 2)
 
 
-def available_memory() -> int:
-    """Bytes that a program may use: 80% of the device's, or on CPU half the machine's.
+def available_memory(devices: int) -> int:
+    """Bytes that programs on `devices` devices may use together: 80% of theirs, or on CPU half the machine's.
 
     What happens to be free does not count: a resumed run must cut its population as before to repeat it bit for bit.
     """
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
-        return int(0.8 * stats["bytes_limit"])
+        return int(0.8 * stats["bytes_limit"]) * devices
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def apply_in_batches(
     config: Config, state: TrainState, images: UInt8[np.ndarray, "examples h w c"], batch_size: int = 500
-) -> Iterator[tuple[slice, slice, np.ndarray, np.ndarray]]:
-    """Yields (models, examples, representations, logits) until every member has seen every image.
+) -> Iterator[tuple[slice, slice, Array, Array, list[Array]]]:
+    """Yields (models, examples, representations, logits, probes) until every member has seen every image.
 
-    Streamed, so that no array over models, examples and features need be held. The contrastive stage has no linear
-    head, and so logits of no class.
+    Streamed, so that no array over models, examples and features need be held; on the device until it is used. The
+    contrastive stage has no linear head, and so logits of no class.
     """
-    apply = jax.jit(jax.vmap(train.make_apply(config), in_axes=(0, None)))
+    apply = _make_apply(config)
     count = len(jax.tree.leaves(state.params)[0])
-    for chunk in chunk_slices(count, config.population.models_per_program or 8):
+    most = config.population.models_per_program or 8
+    for chunk in (slice(start, min(start + most, count)) for start in range(0, count, most)):
         part = jax.device_put(jax.tree.map(lambda leaf, c=chunk: leaf[c], state))
         for start in range(0, len(images), batch_size):
             examples = slice(start, min(start + batch_size, len(images)))
-            yield chunk, examples, *jax.device_get(apply(part, images[examples]))
+            yield chunk, examples, *apply(part, images[examples])
+
+
+@cache
+def _make_apply(config: Config) -> Any:  # noqa: ANN401
+    return jax.jit(jax.vmap(train.make_apply(config), in_axes=(0, None)))

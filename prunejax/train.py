@@ -197,20 +197,21 @@ def _trained(params: Tree, frozen_encoder: bool) -> Tree:
     return {name: part for name, part in params.items() if not (frozen_encoder and name == "encoder")}
 
 
-def make_apply(config: Config) -> Callable[..., tuple[Array, Array]]:
-    """Returns `(state, images uint8) -> representations [batch, dim], logits [batch, classes]` in evaluation mode.
+def make_apply(config: Config) -> Callable[..., tuple[Array, Array, list[Array]]]:
+    """Returns `(state, images uint8) -> representations [batch, dim], logits [batch, classes], probes`.
 
-    Where the state has no linear head the logits have no class.
+    The networks are in evaluation mode. Where the state has no linear head the logits have no class. For the probes,
+    each `[batch, channels]`, see `models.WideResNet`.
     """
 
-    def apply(state: TrainState, images: UInt8[Array, "batch h w c"]) -> tuple[Array, Array]:
+    def apply(state: TrainState, images: UInt8[Array, "batch h w c"]) -> tuple[Array, Array, list[Array]]:
         head = state.params.get("head")
         num_classes = head["Dense_0"]["bias"].size if head else 0
         networks = make_networks(config.model, num_classes, config.compute_dtype, config.population.convolution)
         inputs = normalise(jnp.asarray(images, jnp.float32) / 255, config.data)
         variables = {"params": state.params["encoder"], "batch_stats": state.batch_stats}
-        representations, _ = networks["encoder"].apply(variables, inputs)
+        representations, probes = networks["encoder"].apply(variables, inputs)
         logits = networks["head"].apply({"params": head}, representations) if head else jnp.zeros((len(images), 0))
-        return representations, logits
+        return representations, logits, probes
 
     return apply

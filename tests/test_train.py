@@ -35,7 +35,11 @@ def test_a_member_equals_the_same_model_alone(make_config, dataset, experiment):
     seed, state = int(who.seeds[member]), None
     for name in config.experiment.stages:
         state = train.init(config, name, seed, dataset.image_shape, 10, state)
-        step_fn = jax.jit(train.make_step(config, name, 100, 10), static_argnames="batch_size")
+        step_fn = jax.jit(
+            train.make_step(config, name, 100, 10),
+            static_argnames="batch_size",
+            compiler_options=population.CPU_OPTIONS,  # other kernels round otherwise
+        )
         for step in range(8):
             order = train.epoch_order(seed, name, step // 4, 100)
             state, _ = step_fn(
@@ -49,8 +53,31 @@ def test_a_member_equals_the_same_model_alone(make_config, dataset, experiment):
     assert max(jax.tree.leaves(different)) < 0.002  # two weights may be equal but for rounding
 
 
+def test_the_number_of_devices_changes_no_bit(make_config, dataset, monkeypatch):
+    """Three models on two devices, so that one place is padding, against all on one; masks, statistics and metrics."""
+    config = make_config("sup_gmp", models=3, sparsities=(0.9,))
+    assert jax.local_device_count() == 2
+    split = fit(config, dataset)
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+    whole = fit(config, dataset)
+    assert [len(leaf) for leaf in jax.tree.leaves(split[-1].state.masks)][:1] == [3]
+    for ours, theirs in zip(split, whole, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, ours.metrics, theirs.metrics)
+    jax.tree.map(np.testing.assert_array_equal, split[-1].state, whole[-1].state)
+
+
+def test_the_split_step_passes_nothing_between_devices(make_config, dataset):
+    program = population.make_programs(make_config("sup_gmp"), "sup", dataset)(4, 32)
+    text = program.as_text()
+    assert "num_partitions=2" in text
+    for collective in ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
+        assert collective not in text
+
+
 def test_the_chunk_size_changes_no_result(make_config, dataset):
     config = make_config("sup_gmp", models=3, sparsities=(0.9,))
+    # Small steps: at the usual rate a network doubles a difference of one rounding at every other one.
+    config = dataclasses.replace(config, sup=dataclasses.replace(config.sup, learning_rate=LearningRate(1e-3)))
     together = fit(config, dataset)
     chunked = fit(dataclasses.replace(config, population=PopulationConfig(models_per_program=2)), dataset)
     assert [p.step for p in together] == [p.step for p in chunked]
