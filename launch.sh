@@ -14,6 +14,7 @@ usage() {
   report FLAGS      measures and report of what is trained: --workdir=runs/digits
   train | evaluate | prepare  FLAGS
                     one step of it; each answers --help
+  bench FLAGS       compares with other ways to compute the same: --suite=population; see: ./launch.sh bench --help
   setup             only installs
 
 PYTHON names the interpreter (3.11 to 3.13); with a GPU in sight the CUDA build of JAX is installed.
@@ -32,8 +33,9 @@ setup() { # setup EXTRA...
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e "$target" || exit
     cat pyproject.toml .ci/constraints.txt >"$stamp"
   fi
-  # Fresh memory for every step's temporaries costs a CPU 15 to 25%; huge pages make it cheap.
-  export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
+  # Fresh memory for every step's temporaries costs a CPU 15 to 25%: keep what was freed, in huge pages.
+  local keep=glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1099511627776:glibc.malloc.arena_max=1
+  export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1:$keep}"
   export PATH="$PWD/.venv/bin:$PATH"
 }
 
@@ -67,6 +69,10 @@ check)
   python -m pytest -n auto "$@"
   ;;
 setup) setup ;;
+bench)
+  setup bench
+  python -m benchmarks.run "$@"
+  ;;
 prepare)
   setup prepare
   python -m experiments.prepare "$@"

@@ -25,6 +25,11 @@ def knn_predict(
     """
     if not 1 <= k <= len(train_labels):
         raise ValueError(f"k is {k}, but there are {len(train_labels)} training examples")
+    if _concrete_on_cpu(train_representations, train_labels, test_representations):
+        from sklearn.neighbors import KNeighborsClassifier
+
+        search = KNeighborsClassifier(k, algorithm="brute").fit(train_representations, train_labels)
+        return jnp.asarray(search.predict(test_representations))
     neighbors = _nearest(train_representations, test_representations, k)
     return _vote(jnp.asarray(train_labels)[neighbors])
 
@@ -47,7 +52,7 @@ def _nearest(
     train: Float[Array, "train dim"], test: Float[Array, "test dim"] | None, k: int
 ) -> Int[Array, "queries k"]:
     """Indices of the `k` training rows nearest to each test row, or without `test` to each training row but itself."""
-    if jax.default_backend() == "cpu" and not isinstance(train, Tracer) and not isinstance(test, Tracer):
+    if _concrete_on_cpu(train, test):
         from sklearn.neighbors import NearestNeighbors
 
         search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(np.asarray(train))
@@ -65,6 +70,10 @@ def _nearest(
     itself = jnp.arange(len(train)) if test is None else jnp.full(len(queries), len(train))
     # In blocks, so that the distances to all test examples are never held at once.
     return jax.lax.map(search_one, (queries, itself), batch_size=256)
+
+
+def _concrete_on_cpu(*arrays: Array | None) -> bool:
+    return jax.default_backend() == "cpu" and not any(isinstance(array, Tracer) for array in arrays)
 
 
 def _vote(labels: Int[Array, "*test k"]) -> Int[Array, "*test"]:
