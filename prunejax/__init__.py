@@ -8,7 +8,7 @@ import importlib
 from typing import Any
 
 ROOMS = (
-    *("types", "config", "data", "augment", "conv", "models", "losses", "prune", "optim", "train"),
+    *("types", "config", "data", "augment", "conv", "norm", "models", "losses", "prune", "optim", "train"),
     *("population", "checkpoint", "metrics", "neighbors", "evaluate", "tables", "uncertainty", "figures", "report"),
 )
 __all__ = [*ROOMS, "load_population"]

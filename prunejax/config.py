@@ -141,6 +141,8 @@ class Population:
     models_per_program: int | None = None
     """Models in one compiled program; the others follow chunk by chunk. None: chosen to fit the memory."""
     convolution: Literal["unrolled", "grouped", "im2col"] = "unrolled"
+    steps_per_call: int | None = None
+    """Steps between two words with the host. None: 8 on accelerators, 1 on CPU, whose convolutions crawl in loops."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,8 +296,8 @@ def _build(hint: Any, value: Any, path: str) -> Any:  # noqa: ANN401
 POSITIVE = (
     *("models", "log_every_steps", "model.widen_factor", "model.projection_dim", "data.train_examples"),
     *("data.test_examples", "supcon.temperature", "supcon.base_temperature", "checkpoint.every_steps"),
-    *("checkpoint.every_minutes", "checkpoint.keep", "population.models_per_program", "measure.probe_models"),
-    *("measure.neighbors", "measure.depth_examples"),
+    *("checkpoint.every_minutes", "checkpoint.keep", "population.models_per_program", "population.steps_per_call"),
+    *("measure.probe_models", "measure.neighbors", "measure.depth_examples"),
 )
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from prunejax.config import Model
 from prunejax.conv import convolution
+from prunejax.norm import BatchNorm
 from prunejax.types import Array
 
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -44,7 +45,7 @@ class WideResNet(nn.Module):
             dtype=self.dtype,
             conv_general_dilated=convolution(self.conv),
         )
-        norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype)
+        norm = partial(BatchNorm, train)
         probes = []
 
         def probe(features: Array) -> Array:

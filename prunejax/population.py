@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from typing import Any
 
@@ -31,14 +31,20 @@ class Members:
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """A population on its way: its state after `step` steps through all stages."""
+    """A population on its way, after `step` steps through all stages."""
 
     stage: str
     step: int
-    state: TrainState
+    parts: list[TrainState]
+    """Its members program by program, on the devices; the next step overwrites them."""
     metrics: dict[str, np.ndarray]
     """Each `[models]`, averaged since the last report."""
     ends_stage: bool = False
+
+    @property
+    def state(self) -> TrainState:
+        """A copy of every member's state in NumPy, `[models, ...]`; to be taken before training goes on."""
+        return jax.tree.map(lambda *leaves: _join(leaves, len(next(iter(self.metrics.values())))), *self.parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +74,7 @@ def total_steps(config: Config, num_train: int) -> dict[str, int]:
 def init(
     config: Config, stage_name: str, who: Members, dataset: Dataset, previous: TrainState | None = None
 ) -> TrainState:
-    """Every member's state at the start of a stage, `[models, ...]`; see `train.init`.
+    """Every member's state at the start of a stage, NumPy `[models, ...]`; see `train.init`.
 
     One member at a time: a vmapped random generator compiles for longer than all seeds take to draw.
     """
@@ -78,16 +84,20 @@ def init(
     states = [
         init_one(seed, jax.tree.map(lambda leaf, i=index: leaf[i], previous)) for index, seed in enumerate(who.seeds)
     ]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *jax.device_get(states))
 
 
 def prune_once(config: Config, who: Members, dense: TrainState) -> TrainState:
     """One-shot pruning of `[models, ...]` dense members, each to its own sparsity."""
-    return jax.jit(jax.vmap(partial(train.prune_once, config, config.experiment.stages[0])))(dense, who.sparsities)
+    prune = jax.jit(jax.vmap(partial(train.prune_once, config, config.experiment.stages[0])))
+    return jax.device_get(prune(dense, who.sparsities))
 
 
-CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
-"""XLA's other YNNPACK kernels, convolutions above all, make a step at 32x32 a third slower than its own."""
+CPU_OPTIONS = {
+    # XLA's other YNNPACK kernels, convolutions above all, make a step at 32x32 a third slower than its own.
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT",
+    "xla_disable_hlo_passes": "cse_barrier_expander",  # which drops the barriers in `conv` before they have served
+}
 PER_MODEL, SHARED = PartitionSpec("models"), PartitionSpec()
 
 
@@ -99,21 +109,45 @@ def make_mesh(models: int) -> Mesh:
 def make_step(config: Config, stage_name: str, dataset: Dataset, mesh: Mesh | None = None) -> Any:  # noqa: ANN401
     """The jitted `step` of `train.make_step` over the models axis; the state it is given is donated.
 
-    Its arguments are (state, seeds, sparsities, orders), per model, then (step, schedule, images, labels), shared,
-    and the static `batch_size`. With a mesh, whose size must divide the models, each device steps its own: nothing
-    passes between them.
+    Its arguments are (state, seeds, sparsities, orders), per model, then (steps, schedule, images, labels), shared,
+    and the static `batch_size`; `steps` are the number of the first step and how many to take in a loop, which is 1
+    where there is none. The metrics are sums over these. With a mesh, whose size must divide the models, each device
+    steps its own: nothing passes between them.
     """
     step = train.make_step(config, stage_name, len(dataset.train_labels), dataset.num_classes)
 
-    def population_step(state: TrainState, *others: Tree, batch_size: int) -> tuple[TrainState, dict[str, Array]]:
+    def take_steps(
+        state: TrainState, seeds: Array, sparsities: Array, orders: Array, steps: tuple, *shared: Tree, batch_size: int
+    ) -> tuple[TrainState, dict[str, Array]]:
         mapped = jax.vmap(partial(step, batch_size=batch_size), in_axes=(0, 0, 0, 0, None, None, None, None))
+
+        def one(state: TrainState, number: Array) -> tuple[TrainState, dict[str, Array]]:
+            return mapped(state, seeds, sparsities, orders, number, *shared)
+
+        def body(number: Array, carry: tuple) -> tuple[TrainState, dict[str, Array]]:
+            state, metrics = one(carry[0], number)
+            return state, jax.tree.map(jnp.add, carry[1], metrics)
+
+        first, count = steps
+        if steps_per_call(config) == 1:
+            return one(state, first)
+        start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(one, state, first)[1])
+        return jax.lax.fori_loop(first, first + count, body, (state, start))
+
+    def population_step(*arguments: Tree, batch_size: int) -> tuple[TrainState, dict[str, Array]]:
+        function = partial(take_steps, batch_size=batch_size)
         if mesh is not None:
             specs = (PER_MODEL,) * 4 + (SHARED,) * 4
             # custom_vmap loses track of what varies over devices, so that it cannot be checked.
-            mapped = jax.shard_map(mapped, mesh=mesh, in_specs=specs, out_specs=PER_MODEL, check_vma=False)
-        return mapped(state, *others)
+            function = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=PER_MODEL, check_vma=False)
+        return function(*arguments)
 
     return jax.jit(population_step, static_argnames="batch_size", donate_argnums=0)
+
+
+def steps_per_call(config: Config) -> int:
+    """The most steps that one call of a program takes; see `config.Population`."""
+    return config.population.steps_per_call or (1 if jax.default_backend() == "cpu" else 8)
 
 
 def state_shapes(config: Config, stage_name: str, models: int, dataset: Dataset) -> TrainState:
@@ -139,7 +173,7 @@ def make_programs(config: Config, stage_name: str, dataset: Dataset) -> Callable
         per_model = (state_shapes(config, stage_name, models, dataset), shape(models))
         per_model += (shape(models, dtype=np.float32), shape(models, num_train))
         data = (dataset.train_images, dataset.train_labels)
-        shared = (shape(), (shape(),) * 3, *(shape(*array.shape, dtype=array.dtype) for array in data))
+        shared = ((shape(),) * 2, (shape(),) * 3, *(shape(*array.shape, dtype=array.dtype) for array in data))
         placed = (
             jax.tree.map(
                 lambda leaf, s=spec: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, s)), part
@@ -186,7 +220,8 @@ def fit(
             if state is None:
                 raise ValueError(f"to go on at step {done} the state after it is needed")
             for now in _train_stage(config, name, who, state, dataset, first, partial(on_step, name)):
-                state = now.state
+                if now.step == steps:
+                    state = now.state
                 yield dataclasses.replace(now, step=start + now.step, ends_stage=now.step == steps)
         start += steps
 
@@ -212,37 +247,42 @@ def _train_stage(
     schedule = tuple(map(np.int32, train.schedule_steps(config, stage_name)))
     constant = jax.device_put((schedule, dataset.train_images, dataset.train_labels), shared)
     order = jax.jit(lambda seed, epoch: train.epoch_order(seed, stage_name, epoch, num_train))
-    step = first_step
+    # Its own memory, because the programs write their results there.
+    parts = [
+        jax.device_put(jax.tree.map(lambda leaf, r=rows: leaf[r], state), per_model, may_alias=False) for rows in chunks
+    ]
+    step, most = first_step, steps_per_call(config)
     while step < last:
         epoch, within = divmod(step, epoch_steps)
         segment = min(config.log_every_steps - within % config.log_every_steps, epoch_steps - within)
-        parts, metrics = [], []
+        full = max(num_train // stage.batch_size - within, 0)  # steps before the epoch's last, smaller batch
+        metrics = []
         for position, rows in enumerate(chunks):
-            whole = len(rows) == len(who)
-            part = jax.device_put(state if whole else jax.tree.map(lambda leaf, r=rows: leaf[r], state), per_model)
-            orders = jnp.stack([order(seed, epoch) for seed in who.seeds[rows]])
+            orders = np.stack([order(seed, epoch) for seed in who.seeds[rows]])
             fixed = jax.device_put((who.seeds[rows], who.sparsities[rows], orders), per_model)
-            history = []
-            for index in range(segment):
-                size = min(stage.batch_size, num_train - (within + index) * stage.batch_size)
-                now = jax.device_put(np.int32(step + index), shared)
-                part, latest = program(len(rows), size)(part, *fixed, now, *constant)
-                # Waiting for the step before keeps the device one step ahead of the clock, and no further.
+            history, index = [], 0
+            while index < segment:
+                size = stage.batch_size if index < full else num_train % stage.batch_size
+                count = min(most, (full if index < full else segment) - index, segment - index)
+                steps = jax.device_put((np.int32(step + index), np.int32(count)), shared)
+                parts[position], latest = program(len(rows), size)(parts[position], *fixed, steps, *constant)
+                # Waiting for the call before keeps the device one call ahead of the clock, and no further.
                 jax.block_until_ready(history[-1:])
                 history.append(latest)
-                on_step(step + (position * segment + index + 1) / len(chunks))
-            parts.append(part)
-            metrics.append(jax.tree.map(lambda *values: np.mean(values, axis=0), *jax.device_get(history)))
-        state = jax.tree.map(partial(_join, len(who)), *parts)
+                index += count
+                on_step(step + (position * segment + index) / len(chunks))
+            metrics.append(jax.tree.map(partial(_mean, segment), *jax.device_get(history)))
         step += segment
-        joined = jax.tree.map(lambda *values: np.concatenate(values)[: len(who)], *metrics)
-        yield Progress(stage_name, step, state, joined)
+        yield Progress(stage_name, step, parts, jax.tree.map(lambda *values: _join(values, len(who)), *metrics))
 
 
-def _join(count: int, *parts: Array) -> Array:
-    """The first `count` of the parts, one after another; what follows is padding."""
-    joined = parts[0] if len(parts) == 1 else jnp.concatenate(parts)
-    return joined if len(joined) == count else joined[:count]
+def _mean(count: int, *sums: np.ndarray) -> np.ndarray:
+    return np.asarray(np.sum(sums, axis=0, dtype=np.float64) / count, np.float32)  # whatever order NumPy adds in
+
+
+def _join(parts: Iterable[Array], count: int) -> np.ndarray:
+    """The first `count` of the parts' members, one after another; what follows is padding."""
+    return np.concatenate([np.asarray(part) for part in parts])[:count]
 
 
 def chunk_rows(count: int, most: int) -> list[np.ndarray]:
@@ -257,16 +297,16 @@ def chunk_rows(count: int, most: int) -> list[np.ndarray]:
 
 
 def plan(config: Config, stage_name: str, who: Members, dataset: Dataset, program: Callable[[int, int], Any]) -> Plan:
-    """As many models per program as the memory holds by the program's own count, at most 8 a device unless set.
+    """As many models per program as the memory holds by the program's own count, unless set at most 8 a device.
 
-    Eight models fill a CPU; more lengthen compilation without gain.
+    On CPU one a device: the features of more do not stay in its cache, and longer programs compile longer.
 
     Raises:
         UserError: if not even one model fits, or not as many as `population.models_per_program` says.
     """
     wanted = config.population.models_per_program
     batch_size = min(config.stage(stage_name).batch_size, len(dataset.train_labels))
-    most = wanted or 8 * jax.local_device_count()
+    most = wanted or (1 if jax.default_backend() == "cpu" else 8) * jax.local_device_count()
     while True:
         size = len(chunk_rows(len(who), most)[0])
         devices = make_mesh(size).size
@@ -283,6 +323,28 @@ def plan(config: Config, stage_name: str, who: Members, dataset: Dataset, progra
                 + ("population.models_per_program" if size > 1 else f"{stage_name}.batch_size")
             )
         most = -(-size // 2)
+
+
+def rehearse(
+    config: Config, stage_name: str, who: Members, dataset: Dataset, program: Callable[[int, int], Any]
+) -> Callable[[], Any]:
+    """Returns a function that takes a stage's first step, again and again, with all of `who` in one program."""
+    mesh = make_mesh(len(who))
+    num_train = len(dataset.train_labels)
+    orders = np.tile(np.arange(num_train, dtype=np.int32), (len(who), 1))
+    per_model = (init(config, stage_name, who, dataset), who.seeds, who.sparsities, orders)
+    steps = (np.int32(0), np.int32(steps_per_call(config)))
+    schedule = tuple(map(np.int32, train.schedule_steps(config, stage_name)))
+    state, *fixed = jax.device_put(per_model, NamedSharding(mesh, PER_MODEL), may_alias=False)
+    shared = (steps, schedule, dataset.train_images, dataset.train_labels)
+    shared = jax.device_put(shared, NamedSharding(mesh, SHARED))
+    compiled = program(len(who), min(config.stage(stage_name).batch_size, num_train))
+
+    def step() -> None:
+        nonlocal state
+        state, _ = jax.block_until_ready(compiled(state, *fixed, *shared))
+
+    return step
 
 
 def available_memory(devices: int) -> int:

@@ -128,19 +128,22 @@ def make_step(
             masks = prune.layerwise_masks(params, masks, sparsity, prunable)
             return prune.apply_masks(params, masks), masks
 
-        params, masks = jax.lax.cond(
-            prune.is_prune_step(step, first, last, every), update_masks, lambda *same: same, state.params, state.masks
-        )
-        chosen = jax.lax.dynamic_slice(order, (step % epoch_steps * stage.batch_size,), (batch_size,))
-        views = draw(key_for(seed, f"{stage_name}/augment", step), images[chosen])
+        with jax.named_scope("update_masks"):
+            due = prune.is_prune_step(step, first, last, every)
+            params, masks = jax.lax.cond(due, update_masks, lambda *same: same, state.params, state.masks)
+        with jax.named_scope("augment"):
+            chosen = jax.lax.dynamic_slice(order, (step % epoch_steps * stage.batch_size,), (batch_size,))
+            views = draw(key_for(seed, f"{stage_name}/augment", step), images[chosen])
         trained = _trained(params, stage.frozen_encoder)
         gradients, (metrics, batch_stats) = jax.grad(loss_of, has_aux=True)(
             trained, params, state.batch_stats, views, labels[chosen]
         )
-        updates, opt_state = optimizer.update(gradients, state.opt_state, trained)
-        rate = learning_rate(step)
-        moved = jax.tree.map(lambda leaf, update: leaf - rate * update, trained, updates)
-        params = prune.apply_masks(params | moved, masks)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(gradients, state.opt_state, trained)
+            rate = learning_rate(step)
+            moved = jax.tree.map(lambda leaf, update: leaf - rate * update, trained, updates)
+        with jax.named_scope("apply_masks"):
+            params = prune.apply_masks(params | moved, masks)
         metrics["sparsity"] = prune.sparsity(masks, prunable)
         return TrainState(params, batch_stats, masks, opt_state), metrics
 

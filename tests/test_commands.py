@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -125,10 +126,11 @@ def test_a_study_that_meets_another_run_starts_nothing(tmp_path):
 
 
 def test_a_dry_run_prints_the_plan_and_trains_nothing(tmp_path):
-    done = call("train", f"--workdir={tmp_path / 'runs'}", "--experiment=sup_gmp", "--dry_run", *TINY)
+    done = call("train", f"--workdir={tmp_path / 'runs'}", "--experiment=sup_gmp", "--dry_run", "--devices=1", *TINY)
     assert done.returncode == 0, done.stderr
-    for word in ("2 models = 2 seeds", "4 steps of batch 64", "PFLOP", "program(s)", "GiB"):
+    for word in ("2 models = 2 seeds", "4 steps of batch 64", "PFLOP", "program(s)", "GiB", "hours on 1 such devices"):
         assert word in done.stdout
+    assert float(re.search(r"([\d,]+) images/s", done.stdout)[1].replace(",", "")) > 0
     assert not list(tmp_path.iterdir())
 
 
