@@ -27,11 +27,16 @@ _DEFINITIONS: dict[str, Callable[[], Any]] = {
     "set": lambda: flags.DEFINE_multi_string(
         "set", [], "FIELD=VALUE overrides any configuration field: optim.momentum=0.8. Repeatable."
     ),
-    "dry_run": lambda: flags.DEFINE_bool("dry_run", False, "Print members, steps, FLOPs and memory; train nothing."),
+    "dry_run": lambda: flags.DEFINE_bool(
+        "dry_run", False, "Print members, steps, FLOPs, memory and, from a few steps, hours; train nothing."
+    ),
+    "devices": lambda: flags.DEFINE_integer(
+        "devices", None, "With --dry_run: extrapolate to so many devices like those here.", lower_bound=1
+    ),
     "tensorboard": lambda: flags.DEFINE_bool("tensorboard", False, "Also write the curves for TensorBoard."),
     "dataset": lambda: flags.DEFINE_string("dataset", None, "A TFDS data set's name.", required=True),
 }
-TRAINING = ("preset", "workdir", "data_dir", "models", "sparsities", "seed", "set", "dry_run", "tensorboard")
+TRAINING = ("preset", "workdir", "data_dir", "models", "sparsities", "seed", "set", "dry_run", "devices", "tensorboard")
 
 
 def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[str, ...]) -> None:

@@ -24,11 +24,11 @@ def main() -> None:
     for config in configs:
         validate(config, len(dataset.train_labels), dataset.image_shape[-1])
         checkpoint.check_run(cli.workdir() / config.experiment.name, config, dataset)
-    for config in configs:
-        train(config, dataset)
-    if not FLAGS.dry_run:
-        evaluate([cli.workdir() / config.experiment.name for config in configs])
-        print(f"report: {report(cli.workdir())}")
+    seconds = [train(config, dataset) for config in configs]
+    if FLAGS.dry_run:
+        return print(f"the whole study: about {sum(filter(None, seconds)) / 3600:.3g} hours, measures not included")
+    evaluate([cli.workdir() / config.experiment.name for config in configs])
+    print(f"report: {report(cli.workdir())}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Trains the population of one experiment. Run again, it resumes, or does nothing if it is finished."""
 
+import statistics
 import time
+import timeit
 
 from absl import flags
 
 from experiments import flags as cli
 from experiments.logs import MetricsLog, progress, require_tensorboard
-from prunejax.config import Config, validate
+from prunejax.config import Config, UserError, validate
 
 FLAGS = flags.FLAGS
 
@@ -19,8 +21,8 @@ def main() -> None:
     train(config, data.load(config.data, FLAGS.data_dir))
 
 
-def train(config: Config, dataset) -> None:  # noqa: ANN001
-    """Trains `config` to its end in its directory under the work directory."""
+def train(config: Config, dataset) -> float | None:  # noqa: ANN001
+    """Trains `config` to its end in its directory under the work directory; with --dry_run only says the seconds."""
     from prunejax import checkpoint, population
 
     num_train = len(dataset.train_labels)
@@ -32,6 +34,8 @@ def train(config: Config, dataset) -> None:  # noqa: ANN001
         require_tensorboard()
     if FLAGS.dry_run:
         return print_plan(config, who, dataset)
+    if FLAGS.devices:
+        raise UserError("--devices only extrapolates with --dry_run; training uses every device it finds")
     done = checkpoint.check_run(run_dir, config, dataset)
     if done == total:
         return print(f"{name}: finished before, all {total} steps; nothing to do")
@@ -58,20 +62,36 @@ def train(config: Config, dataset) -> None:  # noqa: ANN001
     print(f"{name}: trained {len(who)} models for {total} steps; checkpoint in {run_dir}")
 
 
-def print_plan(config: Config, who, dataset) -> None:  # noqa: ANN001
-    """What training would cost, from the compiled programs."""
+def print_plan(config: Config, who, dataset) -> float:  # noqa: ANN001
+    """Prints what training would cost, from the compiled programs and a few real steps; returns its seconds."""
+    import jax
+
     from prunejax import population
 
     sparsities = ", ".join(f"{level:.3g}" for level in sorted(set(who.sparsities.tolist())))
     print(f"{config.experiment.name}: {len(who)} models = {config.models} seeds x sparsities {sparsities}")
+    devices, total = FLAGS.devices or jax.local_device_count(), 0.0
     for stage, steps in population.total_steps(config, len(dataset.train_labels)).items():
-        plan = population.plan(config, stage, who, dataset, population.make_programs(config, stage, dataset))
-        chunks = -(-len(who) // plan.models_per_program)
+        programs = population.make_programs(config, stage, dataset)
+        plan = population.plan(config, stage, who, dataset, programs)
+        chunks = population.chunk_rows(len(who), plan.models_per_program)
+        first = population.Members(who.seeds[chunks[0]], who.sparsities[chunks[0]])
+        call = population.rehearse(config, stage, first, dataset, programs)
+        call()  # the first run of a program is slower
+        seconds = statistics.median(timeit.repeat(call, number=1, repeat=5)) / population.steps_per_call(config)
+        batch_size = min(config.stage(stage).batch_size, len(dataset.train_labels))
+        used = population.make_mesh(plan.models_per_program).size
+        per_model = seconds * used / plan.models_per_program
+        duration = steps * -(-len(who) // devices) * per_model
+        total += duration
         flops = plan.flops / plan.models_per_program * len(who) * steps
         print(
-            f"  {stage}: {steps} steps of batch {config.stage(stage).batch_size}; {flops / 1e15:.4g} PFLOP in all; "
-            f"{chunks} program(s) a step of up to {plan.models_per_program} models, {plan.bytes / 2**30:.2f} GiB"
+            f"  {stage}: {steps} steps of batch {batch_size}; {flops / 1e15:.4g} PFLOP in all; "
+            f"{len(chunks)} program(s) a step of up to {plan.models_per_program} models, {plan.bytes / 2**30:.2f} GiB; "
+            f"{plan.models_per_program * batch_size / seconds:,.0f} images/s on {used} devices here"
         )
+    print(f"  about {total / 3600:.3g} hours on {devices} such devices")
+    return total
 
 
 if __name__ == "__main__":
