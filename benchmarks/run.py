@@ -59,7 +59,7 @@ def compare(contestants: list[Contestant], count: int, unit: str, base: str, **c
     """A duel's rows, each with its ratio to the contestant called `base`; printed as they come."""
     duel(contestants, FLAGS.repeats, FLAGS.limit_s)
     rows = [rated(contestant, count, unit, **columns) for contestant in contestants]
-    reference = next(row[unit] for row in rows if row["contestant"] == base)
+    reference = next((row[unit] for row in rows if row["contestant"] == base), None)
     for row in rows:
         if isinstance(row[unit], float) and isinstance(reference, float):
             row[f"to {base}"] = f"{row[unit] / reference:.2f}x"
@@ -69,10 +69,10 @@ def compare(contestants: list[Contestant], count: int, unit: str, base: str, **c
 
 def jax_contestant(name: str, contestant: str, setting: Row, launched: bool = True, **spec: object) -> Contestant:
     """A contestant in JAX; `launched` with the devices and the environment of the scripts, else as JAX comes."""
-    base = {"contestant": contestant, "batch": FLAGS.batch, "dtype": FLAGS.dtype, **setting, **spec}
+    base = {"contestant": contestant, "batch": FLAGS.batch, "dtype": FLAGS.dtype, **setting}
     if launched:
-        return Contestant(name, [base | {"devices": os.cpu_count()}], LAUNCHED)
-    return Contestant(name, [base])
+        return Contestant(name, [base | {"devices": os.cpu_count()} | spec], LAUNCHED)
+    return Contestant(name, [base | spec])
 
 
 def pytorch_contestants(setting: Row, models: int) -> list[Contestant]:
@@ -97,6 +97,7 @@ def population() -> list[Row]:
             one = setting | {"models": models}
             contestants = [
                 jax_contestant("one after another", "serial", one, launched=False),
+                jax_contestant("one after another, launch.sh's memory", "serial", one, devices=1),
                 jax_contestant("ours", "ours", one),
                 jax_contestant("in one program, unrolled", "ours", one, models_per_program=models),
                 jax_contestant("in one program, im2col", "ours", one, models_per_program=models, convolution="im2col"),
@@ -104,6 +105,7 @@ def population() -> list[Row]:
                 jax_contestant("lax.map", "lax_map", one, launched=False),
                 *pytorch_contestants(setting, models),
             ]
+            contestants = [one for one in contestants if re.search(FLAGS.contestants, one.name)]
             count = models * FLAGS.batch * setting["steps"]
             rows += compare(contestants, count, "images/s", "one after another", network=network, models=models)
     return rows
@@ -208,6 +210,7 @@ def main(_: list[str]) -> None:
 flags.DEFINE_multi_enum("suite", None, list(SUITES), "Which comparison; repeatable.", required=True)
 flags.DEFINE_list("models", ["1", "2", "4", "8", "16"], "Models in the population, for population and scale.")
 flags.DEFINE_string("networks", "", "A regular expression that picks networks: " + "; ".join(SETTINGS))
+flags.DEFINE_string("contestants", "", "A regular expression that picks contestants of the suite population.")
 flags.DEFINE_integer("batch", 128, "Images per model and step.")
 flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "What the networks compute in.")
 flags.DEFINE_integer("repeats", 5, "Timed rounds of each contestant.", lower_bound=1)

@@ -1,7 +1,6 @@
 """Batch normalisation with its gradient written out, and sums that XLA computes fast on CPU.
 
-XLA's own reduction over images and positions takes 3.5 times as long there, and its derivative of `nn.BatchNorm` twice
-the passes over the features.
+XLA's own reduction over images and positions takes 3.5 times as long there.
 """
 
 from functools import reduce
