@@ -30,7 +30,7 @@ def make_config(spec: dict[str, Any]):  # noqa: ANN201
         compute_dtype=spec["dtype"],
         sup=replace(config.sup, batch_size=spec["batch"]),
         scl=replace(config.scl, batch_size=spec["batch"]),
-        population=Population(spec.get("models_per_program"), spec.get("convolution", "unrolled")),
+        population=Population(spec.get("models_per_program"), spec.get("convolution", "unrolled"), steps_per_call=1),
     )
 
 
@@ -86,11 +86,19 @@ def lax_map(spec: dict[str, Any]) -> Round:
 
 
 def _single(spec: dict[str, Any]) -> tuple[Callable, Callable, Any]:
-    """The single model's `step(state, seed, data)` and `init(seed)`, neither jitted, and the data."""
+    """The single model's `step(state, seed, data)` and `init(seed)`, neither jitted, and the data.
+
+    As one would write it: XLA's own convolution and Flax's own normalisation.
+    """
+    import flax.linen as nn
     import jax
 
-    from prunejax import train
+    from prunejax import models, train
 
+    def norm(train: bool, name: str) -> nn.Module:
+        return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, name=name)
+
+    models.BatchNorm = norm  # pyright: ignore[reportAttributeAccessIssue]
     config, dataset = make_config(spec | {"convolution": "grouped"}), random_dataset(spec)  # of one model: one group
     stage, num_train = spec["stage"], len(dataset.train_labels)
     step_fn = train.make_step(config, stage, num_train, dataset.num_classes)
@@ -141,7 +149,7 @@ def pytorch(spec: dict[str, Any]) -> Round:
 
 
 def augmentation(spec: dict[str, Any]) -> Round:
-    """A step's batches of `models` models: gathered, augmented and normalised, split over the devices."""
+    """A step's batches of `models` models: augmented and normalised, split over the devices."""
     import jax
     from jax.sharding import PartitionSpec
 

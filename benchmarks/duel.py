@@ -6,6 +6,7 @@ import os
 import selectors
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,8 +27,9 @@ class Contestant:
         """Starts the processes, which begin to set themselves up."""
         command = [sys.executable, "-m", "benchmarks.contestants"]
         env = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"} | self.env
+        self.errors = tempfile.TemporaryFile("w+")
         self.processes = [
-            subprocess.Popen([*command, json.dumps(spec)], stdin=-1, stdout=-1, stderr=-1, text=True, env=env)
+            subprocess.Popen([*command, json.dumps(spec)], stdin=-1, stdout=-1, stderr=self.errors, text=True, env=env)
             for spec in self.specs
         ]
 
@@ -40,7 +42,6 @@ class Contestant:
         answers = []
         for process in self.processes:
             assert process.stdout
-            assert process.stderr
             with selectors.DefaultSelector() as selector:
                 selector.register(process.stdout, selectors.EVENT_READ)
                 if not selector.select(max(0.0, begin + limit - time.perf_counter())):
@@ -48,8 +49,10 @@ class Contestant:
                     self.stop()
                     return None
             if not (line := process.stdout.readline()):
-                last = (process.stderr.read().strip().splitlines() or ["died"])[-1]
+                self.errors.seek(0)
+                last = (self.errors.read().strip().splitlines() or ["died"])[-1]
                 self.trouble = " ".join(last.split())[:120]
+                self.stop()
                 return None
             answers.append(json.loads(line)["peak_bytes"])
         self.peak_bytes = sum(answers)

@@ -53,8 +53,8 @@ def main() -> None:
         profile = jax.profiler.ProfileData.from_file(path)
     milliseconds = collections.Counter()
     for event in (event for plane in profile.planes for line in plane.lines for event in line.events):
-        if "hlo_op" in dict(event.stats):
-            names = (event.name, scopes.get(event.name, ""))
+        if "hlo_op" in dict(event.stats) and event.name in scopes:
+            names = (event.name, scopes[event.name])
             part = next(part for part, pattern in PARTS.items() if any(re.search(pattern, name) for name in names))
             milliseconds[part] += event.duration_ns / 1e6 / spec["repeats"] / len(who)
     total = 1e3 * statistics.median(seconds)
@@ -70,8 +70,10 @@ def operation_scopes(text: str) -> dict[str, str]:
     """Each operation's scope in a compiled program; one that XLA made up has the scope of an operation that uses it."""
     scopes, users = {}, {}
     for line in text.splitlines():
-        if found := re.match(r"\s*(?:ROOT )?%(\S+) = \S+ [\w-]+\((.*)", line):
-            name, rest = found.groups()
+        if found := re.match(r"\s*(?:ROOT )?%(\S+) = (?:\(.*?\)|\S+) ([\w-]+)\((.*)", line):
+            name, kind, rest = found.groups()
+            if kind in ("while", "call", "conditional"):
+                continue  # their events enclose those of what they call
             scope = re.search(r'op_name="([^"]*)"', rest)
             scopes[name] = scope[1] if scope else ""
             for operand in re.findall(r"%([\w.-]+)", rest.split("metadata=")[0]):

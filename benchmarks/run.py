@@ -1,6 +1,6 @@
 """Compares prunejax with other ways to compute the same thing; writes a JSON file and a Markdown table of each suite.
 
-    python -m benchmarks.run --suite=population
+    ./launch.sh bench --suite=population
 
 Contestants take turns, so that a slow minute of a shared machine hits them alike: what counts are the ratios of their
 medians. PyTorch takes part where it is installed: pip install -e '.[bench]'.
@@ -79,12 +79,15 @@ def pytorch_contestants(setting: Row, models: int) -> list[Contestant]:
     """PyTorch with all threads in one process and, if there are models for all, with one process per core."""
     spec = {"contestant": "pytorch", "batch": FLAGS.batch, "dtype": FLAGS.dtype, **setting}
     cores = os.cpu_count() or 1
-    together = Contestant("PyTorch, one process", [spec | {"models": models, "threads": cores}])
-    apart = Contestant("PyTorch, a process per core", [spec | {"models": models // cores, "threads": 1}] * cores)
+    together = Contestant("PyTorch, one process", [spec | {"models": models, "threads": cores}], LAUNCHED)
+    share = spec | {"models": models // cores, "threads": 1}
+    apart = Contestant("PyTorch, a process per core", [share] * cores, LAUNCHED)
     contestants = [together, apart] if models % cores == 0 and cores > 1 else [together]
-    if importlib.util.find_spec("torch") is None:
-        for contestant in contestants:
+    for contestant in contestants:
+        if importlib.util.find_spec("torch") is None:
             contestant.trouble = "not installed"
+        elif FLAGS.dtype != "float32":
+            contestant.trouble = "only float32 is written"
     return contestants
 
 
@@ -98,6 +101,7 @@ def population() -> list[Row]:
             contestants = [
                 jax_contestant("one after another", "serial", one, launched=False),
                 jax_contestant("one after another, launch.sh's memory", "serial", one, devices=1),
+                jax_contestant("one after another, our program", "ours", one, devices=1, models_per_program=1),
                 jax_contestant("ours", "ours", one),
                 jax_contestant("in one program, unrolled", "ours", one, models_per_program=models),
                 jax_contestant("in one program, im2col", "ours", one, models_per_program=models, convolution="im2col"),
@@ -118,11 +122,11 @@ def chosen_settings() -> dict[str, Row]:
 
 @suite
 def scale() -> list[Row]:
-    """Time of a model's step and peak memory of the process, from one model to many."""
+    """Images per second and the process's peak memory, from one model to many."""
     network, setting = next(iter(chosen_settings().items()))
     counts = list(map(int, FLAGS.models))
     contestants = [jax_contestant(f"{count} models", "ours", setting, models=count) for count in counts]
-    duel(contestants, FLAGS.repeats, FLAGS.limit_s * max(counts) / 8)
+    duel(contestants, FLAGS.repeats, FLAGS.limit_s * max(1, max(counts) / 8))
     rows = []
     for contestant, count in zip(contestants, counts, strict=True):
         images = count * FLAGS.batch * setting["steps"]
@@ -154,15 +158,16 @@ def augment() -> list[Row]:
         ]
         duel(contestants, FLAGS.repeats, FLAGS.limit_s)
         images = one["models"] * FLAGS.batch
-        step, drawn = (statistics.median(c.seconds) / c.specs[0]["steps"] for c in contestants)
         rows += [rated(c, images * c.specs[0]["steps"], "images/s", network=network) for c in contestants]
-        rows[-1]["share of the step"] = f"{drawn / step:.1%}"
+        if not any(contestant.trouble for contestant in contestants):
+            step, drawn = (statistics.median(c.seconds) / c.specs[0]["steps"] for c in contestants)
+            rows[-1]["share of the step"] = f"{drawn / step:.1%}"
     return rows
 
 
 @suite
 def neighbors() -> list[Row]:
-    """The k-NN probe of 2,000 queries among 50,000 rows of 64 features: ours against scikit-learn and `lax.top_k`."""
+    """The k-NN probe of 2,000 queries among 50,000 rows of 64 features: ours (on CPU scikit-learn), scikit-learn, `top_k`."""
     names = {"ours": "knn", "scikit-learn, brute force": "knn_sklearn", "lax.top_k": "knn_top_k"}
     contestants = [Contestant(name, [{"contestant": kind, "steps": 1}]) for name, kind in names.items()]
     return compare(contestants, 2000, "queries/s", "ours")
@@ -188,6 +193,7 @@ def write(name: str, rows: list[Row]) -> None:
     info = Path("/proc/cpuinfo")
     cpu = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
     machine = f"{cpu[1] if cpu else platform.processor()}, {os.cpu_count()} cores, {versions}"
+    machine += f"; {os.environ.get('GLIBC_TUNABLES') or 'without the memory settings of launch.sh'}"
     head = {"suite": name, "machine": machine, "batch": FLAGS.batch, "dtype": FLAGS.dtype, "repeats": FLAGS.repeats}
     out = Path(FLAGS.out)
     out.mkdir(parents=True, exist_ok=True)

@@ -70,7 +70,7 @@ def print_plan(config: Config, who, dataset) -> float:  # noqa: ANN001
 
     sparsities = ", ".join(f"{level:.3g}" for level in sorted(set(who.sparsities.tolist())))
     print(f"{config.experiment.name}: {len(who)} models = {config.models} seeds x sparsities {sparsities}")
-    devices, total = FLAGS.devices or jax.local_device_count(), 0.0
+    total = 0.0
     for stage, steps in population.total_steps(config, len(dataset.train_labels)).items():
         programs = population.make_programs(config, stage, dataset)
         plan = population.plan(config, stage, who, dataset, programs)
@@ -81,16 +81,18 @@ def print_plan(config: Config, who, dataset) -> float:  # noqa: ANN001
         seconds = statistics.median(timeit.repeat(call, number=1, repeat=5)) / population.steps_per_call(config)
         batch_size = min(config.stage(stage).batch_size, len(dataset.train_labels))
         used = population.make_mesh(plan.models_per_program).size
-        per_model = seconds * used / plan.models_per_program
-        duration = steps * -(-len(who) // devices) * per_model
-        total += duration
+        total += (
+            steps
+            * seconds
+            * (-(-len(who) // FLAGS.devices) * used / plan.models_per_program if FLAGS.devices else len(chunks))
+        )
         flops = plan.flops / plan.models_per_program * len(who) * steps
         print(
             f"  {stage}: {steps} steps of batch {batch_size}; {flops / 1e15:.4g} PFLOP in all; "
             f"{len(chunks)} program(s) a step of up to {plan.models_per_program} models, {plan.bytes / 2**30:.2f} GiB; "
             f"{plan.models_per_program * batch_size / seconds:,.0f} images/s on {used} devices here"
         )
-    print(f"  about {total / 3600:.3g} hours on {devices} such devices")
+    print(f"  about {total / 3600:.3g} hours on {FLAGS.devices or jax.local_device_count()} such devices")
     return total
 
 

@@ -52,11 +52,11 @@ def _nearest(
     train: Float[Array, "train dim"], test: Float[Array, "test dim"] | None, k: int
 ) -> Int[Array, "queries k"]:
     """Indices of the `k` training rows nearest to each test row, or without `test` to each training row but itself."""
-    if _concrete_on_cpu(train, test):
+    if test is None and _concrete_on_cpu(train):
         from sklearn.neighbors import NearestNeighbors
 
         search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(np.asarray(train))
-        return search.kneighbors(None if test is None else np.asarray(test), return_distance=False)
+        return search.kneighbors(return_distance=False)
     train = jnp.asarray(train)
     squared = jnp.sum(train**2, axis=1)
 
@@ -72,7 +72,7 @@ def _nearest(
     return jax.lax.map(search_one, (queries, itself), batch_size=256)
 
 
-def _concrete_on_cpu(*arrays: Array | None) -> bool:
+def _concrete_on_cpu(*arrays: Array) -> bool:
     return jax.default_backend() == "cpu" and not any(isinstance(array, Tracer) for array in arrays)
 
 

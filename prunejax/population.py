@@ -1,4 +1,4 @@
-"""A population, seeds x sparsities, trained as ONE vmapped program with a shared step counter."""
+"""A population, seeds x sparsities, trained together: vmapped, split over devices, with one step counter."""
 
 import dataclasses
 import os
@@ -247,10 +247,8 @@ def _train_stage(
     schedule = tuple(map(np.int32, train.schedule_steps(config, stage_name)))
     constant = jax.device_put((schedule, dataset.train_images, dataset.train_labels), shared)
     order = jax.jit(lambda seed, epoch: train.epoch_order(seed, stage_name, epoch, num_train))
-    # Its own memory, because the programs write their results there.
-    parts = [
-        jax.device_put(jax.tree.map(lambda leaf, r=rows: leaf[r], state), per_model, may_alias=False) for rows in chunks
-    ]
+    # Indexing copies, so that the programs may write their results over what they are given.
+    parts = [jax.device_put(jax.tree.map(lambda leaf, r=rows: leaf[r], state), per_model) for rows in chunks]
     step, most = first_step, steps_per_call(config)
     while step < last:
         epoch, within = divmod(step, epoch_steps)
@@ -273,7 +271,7 @@ def _train_stage(
                 on_step(step + (position * segment + index) / len(chunks))
             metrics.append(jax.tree.map(partial(_mean, segment), *jax.device_get(history)))
         step += segment
-        yield Progress(stage_name, step, parts, jax.tree.map(lambda *values: _join(values, len(who)), *metrics))
+        yield Progress(stage_name, step, list(parts), jax.tree.map(lambda *values: _join(values, len(who)), *metrics))
 
 
 def _mean(count: int, *sums: np.ndarray) -> np.ndarray:
@@ -328,14 +326,14 @@ def plan(config: Config, stage_name: str, who: Members, dataset: Dataset, progra
 def rehearse(
     config: Config, stage_name: str, who: Members, dataset: Dataset, program: Callable[[int, int], Any]
 ) -> Callable[[], Any]:
-    """Returns a function that takes a stage's first step, again and again, with all of `who` in one program."""
+    """Returns a function that calls the program of all of `who` for a stage's first steps, again and again."""
     mesh = make_mesh(len(who))
     num_train = len(dataset.train_labels)
     orders = np.tile(np.arange(num_train, dtype=np.int32), (len(who), 1))
     per_model = (init(config, stage_name, who, dataset), who.seeds, who.sparsities, orders)
     steps = (np.int32(0), np.int32(steps_per_call(config)))
     schedule = tuple(map(np.int32, train.schedule_steps(config, stage_name)))
-    state, *fixed = jax.device_put(per_model, NamedSharding(mesh, PER_MODEL), may_alias=False)
+    state, *fixed = jax.device_put(per_model, NamedSharding(mesh, PER_MODEL))
     shared = (steps, schedule, dataset.train_images, dataset.train_labels)
     shared = jax.device_put(shared, NamedSharding(mesh, SHARED))
     compiled = program(len(who), min(config.stage(stage_name).batch_size, num_train))
