@@ -167,7 +167,7 @@ def augment() -> list[Row]:
 
 @suite
 def neighbors() -> list[Row]:
-    """The k-NN probe of 2,000 queries among 50,000 rows of 64 features: ours (on CPU scikit-learn), scikit-learn, `top_k`."""
+    """The k-NN probe, 2,000 queries among 50,000 rows of 64: ours (on CPU scikit-learn), scikit-learn, `top_k`."""
     names = {"ours": "knn", "scikit-learn, brute force": "knn_sklearn", "lax.top_k": "knn_top_k"}
     contestants = [Contestant(name, [{"contestant": kind, "steps": 1}]) for name, kind in names.items()]
     return compare(contestants, 2000, "queries/s", "ours")
