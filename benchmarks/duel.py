@@ -62,7 +62,11 @@ class Contestant:
         """Ends the processes."""
         for process in self.processes:
             process.kill()
-            process.communicate()
+            process.wait()
+            for pipe in filter(None, (process.stdin, process.stdout)):
+                with contextlib.suppress(BrokenPipeError):  # what it was still to be told
+                    pipe.close()
+        self.errors.close()
 
 
 def duel(contestants: list[Contestant], repeats: int, limit: float) -> None:

@@ -27,11 +27,12 @@ def test_a_contestant_that_fails_or_takes_too_long_is_out_and_named():
     good = Contestant("good", [{"contestant": "knn", "steps": 1}])
     unknown = Contestant("unknown", [{"contestant": "nobody", "steps": 1}])
     slow = Contestant("slow", [{"contestant": "knn", "steps": 10**6}])
-    duel([good, unknown, slow], repeats=2, limit=10)
+    duel([good, unknown], repeats=2, limit=200)
+    duel([slow], repeats=2, limit=2)
     assert len(good.seconds) == 2
     assert good.peak_bytes > 2**20
     assert "nobody" in unknown.trouble
-    assert slow.trouble == "not done in 30 s"
+    assert slow.trouble == "not done in 6 s"
     assert all(process.poll() is not None for one in (good, unknown, slow) for process in one.processes)
 
 
