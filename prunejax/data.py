@@ -37,11 +37,16 @@ class Dataset:
         """The number of classes, whether or not each occurs."""
         return len(self.class_names)
 
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], int]:
+        """(image_shape, num_classes), what a network needs to know."""
+        return self.image_shape, self.num_classes
+
     @functools.cached_property
     def checksum(self) -> str:
-        """Tells two data sets apart: the first 16 hexadecimal digits of a SHA-256 over every array."""
+        """Tells two data sets apart: the digest of every array and of the class names."""
         arrays = (self.train_images, self.train_labels, self.test_images, self.test_labels)
-        return _digest(*arrays, np.array(self.class_names))
+        return digest(*arrays, np.array(self.class_names))
 
 
 def load(config: Data, data_dir: str | None = None) -> Dataset:
@@ -106,6 +111,8 @@ def _load_tfds(name: str, data_dir: str | None) -> Dataset:
         raise UserError(f"data.name is {name!r}: neither 'digits' nor a data set that TFDS knows") from None
     except ImportError:  # building the generator's description needs more than reading does
         raise UserError(f"{name} is not prepared under {where}; prepare it with: {prepare}") from None
+    except Exception as error:  # what protocol buffers and JSON make of damaged files beside the records
+        raise UserError(f"{name} under {where} cannot be read ({_said(error)}); prepare it again: {prepare}") from None
     record = tfds.core.FileFormat.ARRAY_RECORD
     if not builder.data_path.exists() or builder.info.file_format != record:
         raise UserError(f"{name} is not prepared as {record.value} under {where}; prepare it with: {prepare}")
@@ -129,7 +136,7 @@ def _cached(builder: Any, test: str) -> dict[str, np.ndarray]:  # noqa: ANN401
     names = ("train_images", "train_labels", "test_images", "test_labels")
     with contextlib.suppress(OSError, ValueError, EOFError):  # absent or damaged: decode again
         arrays = {name: np.load(path / f"{name}.npy", allow_pickle=False) for name in names}
-        if (path / "sha256").read_text() == _digest(*arrays.values()):
+        if (path / "sha256").read_text() == digest(*arrays.values()):
             return arrays
     arrays = {}
     for split, source in (("train", "train"), ("test", test)):
@@ -144,17 +151,32 @@ def _write_cache(path: Path, arrays: dict[str, np.ndarray]) -> None:
     path.mkdir(parents=True, exist_ok=True)
     for name, array in arrays.items():
         np.save(path / f"{name}.npy", array)
-    (path / "sha256").write_text(_digest(*arrays.values()))
+    (path / "sha256").write_text(digest(*arrays.values()))
 
 
 def _decode(builder: Any, split: str) -> tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, " n"]]:  # noqa: ANN401
     images, labels = [], []
-    for example in builder.as_data_source(split=split):
-        images.append(example["image"])
-        labels.append(example["label"])
+    try:
+        for example in builder.as_data_source(split=split):
+            images.append(example["image"])
+            labels.append(example["label"])
+    except Exception as error:  # of protocol buffers, array_record, Pillow or TFDS, each with classes of its own
+        raise UserError(
+            f"{builder.data_path}: example {len(images)} of {split} cannot be read ({_said(error)}); prepare it again"
+        ) from None
     if not images or len({image.shape for image in images}) > 1 or images[0].dtype != np.uint8:
         raise UserError(f"{builder.name}/{split}: needs images of one size and type uint8; resize them when preparing")
+    classes = builder.info.features["label"].num_classes
+    if wrong := [index for index, label in enumerate(labels) if not 0 <= label < classes]:
+        raise UserError(
+            f"{builder.data_path}: {len(wrong)} labels of {split} lie outside the {classes} classes, first example "
+            f"{wrong[0]}'s, {labels[wrong[0]]}; prepare it again"
+        )
     return np.stack(images), np.array(labels, np.int32)
+
+
+def _said(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def cache_dir() -> Path:
@@ -162,7 +184,8 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prunejax"
 
 
-def _digest(*arrays: np.ndarray) -> str:
+def digest(*arrays: np.ndarray) -> str:
+    """The first 16 hexadecimal digits of a SHA-256 over the arrays' shapes, dtypes and bytes."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(repr((array.shape, array.dtype.str)).encode())

@@ -1,10 +1,13 @@
 """Data: the embedded set, subsets, TFDS with its refusals, and the cache of decoded arrays."""
 
 import dataclasses
+import io
 import json
 
 import numpy as np
 import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
+from PIL import Image
 
 from prunejax import data
 from prunejax.config import Data, UserError
@@ -64,8 +67,8 @@ def test_a_set_that_is_not_prepared_is_refused_with_the_command_that_prepares_it
     assert command in str(refused.value)
 
 
-def write_metadata(root, features, splits=("train", "test")):
-    """The files that TFDS leaves beside a prepared set, without its records."""
+def write_metadata(root, features, splits=("train", "test"), count=0):
+    """The files that TFDS leaves beside a prepared set, without its records; returns their directory."""
     directory = root / "toy" / "1.0.0"
     directory.mkdir(parents=True)
     module = "tensorflow_datasets.core.features"
@@ -89,7 +92,7 @@ def write_metadata(root, features, splits=("train", "test")):
                 "splits": [
                     {
                         "name": s,
-                        "shardLengths": ["0"],
+                        "shardLengths": [str(count)],
                         "numBytes": "0",
                         "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
                     }
@@ -98,6 +101,7 @@ def write_metadata(root, features, splits=("train", "test")):
             }
         )
     )
+    return directory
 
 
 TEXT = ("text_feature.Text", {"text": {}})
@@ -117,6 +121,73 @@ def test_a_set_that_is_no_image_classification_is_refused(tmp_path, features, sp
     write_metadata(tmp_path, features, splits)
     with pytest.raises(UserError, match=message):
         data.load(Data("toy"), str(tmp_path))
+
+
+def field(number, content):
+    """A length-delimited field of a protocol buffer."""
+    size = len(content)
+    return bytes([number << 3 | 2, *([size | 128, size >> 7] if size > 127 else [size])]) + content
+
+
+def example(image, label):
+    """A `tf.train.Example`: features 1: map 1 of name 1 to value 2, which holds bytes 1 or integers 3."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    label = field(3, field(1, bytes([label])))
+    pairs = {b"image": field(1, field(1, buffer.getvalue())), b"label": label}
+    return field(1, b"".join(field(1, field(1, name) + field(2, value)) for name, value in pairs.items()))
+
+
+def write_records(directory, records):
+    for split in ("train", "test"):
+        writer = ArrayRecordWriter(str(directory / f"toy-{split}.array_record-00000-of-00001"), "group_size:1")
+        for record in records:
+            writer.write(record)
+        writer.close()
+
+
+SQUARE, WIDE = np.zeros((2, 2, 3), np.uint8), np.zeros((2, 3, 3), np.uint8)
+ANY_SIZE = ("image_feature.Image", {"image": {"shape": {"dimensions": ["-1", "-1", "3"]}, "dtype": "uint8"}})
+FLOAT = ("image_feature.Image", {"image": {"shape": {"dimensions": ["2", "2", "1"]}, "dtype": "float32"}})
+
+
+@pytest.mark.parametrize(
+    ("image", "records", "message"),
+    [
+        (
+            IMAGE,
+            [example(SQUARE, 0), example(SQUARE, 2)],
+            "1 labels of train lie outside the 2 classes",
+        ),
+        (IMAGE, [example(SQUARE, 0), example(SQUARE, 1)[:-3]], "example 1 of train cannot be read"),
+        (IMAGE, [b"", b""], "example 0 of train cannot be read"),
+        (ANY_SIZE, [example(SQUARE, 0), example(WIDE, 1)], "needs images of one size and type uint8"),
+        (FLOAT, [example(SQUARE, 0), example(SQUARE, 1)], "train"),
+        (IMAGE, [], "train"),
+    ],
+)
+def test_records_that_cannot_be_classified_are_refused(tmp_path, monkeypatch, image, records, message):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_records(write_metadata(tmp_path, {"image": image, "label": LABEL}, count=len(records)), records)
+    with pytest.raises(UserError, match=message):
+        data.load(Data("toy"), str(tmp_path))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_whole_records_are_read_and_damaged_files_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    directory = write_metadata(tmp_path, {"image": IMAGE, "label": LABEL}, count=2)
+    write_records(directory, [example(SQUARE, 0), example(SQUARE + 9, 1)])
+    toy = data.load(Data("toy"), str(tmp_path))
+    assert toy.test_images[:, 0, 0, 0].tolist() == [0, 9]
+    assert toy.test_labels.tolist() == [0, 1]
+    for path in sorted(directory.iterdir()):
+        content = path.read_bytes()
+        for harmed in (content[: len(content) // 2], b"", b"{}"):
+            path.write_bytes(harmed)
+            with pytest.raises(UserError):
+                data.load(Data("toy"), str(tmp_path))
+        path.write_bytes(content)
 
 
 def test_cifar10_is_read_without_tensorflow(cifar10_dir, tmp_path, monkeypatch):
