@@ -1,8 +1,11 @@
 """The command line that all scripts share: flags, and one-line errors with exit code 2."""
 
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -33,10 +36,20 @@ _DEFINITIONS: dict[str, Callable[[], Any]] = {
     "devices": lambda: flags.DEFINE_integer(
         "devices", None, "With --dry_run: extrapolate to so many devices like those here.", lower_bound=1
     ),
+    "deterministic": lambda: flags.DEFINE_bool(
+        "deterministic",
+        False,
+        "On GPU: only operations that repeat bit for bit, as on CPU; slower.",
+    ),
     "tensorboard": lambda: flags.DEFINE_bool("tensorboard", False, "Also write the curves for TensorBoard."),
     "dataset": lambda: flags.DEFINE_string("dataset", None, "A TFDS data set's name.", required=True),
 }
-TRAINING = ("preset", "workdir", "data_dir", "models", "sparsities", "seed", "set", "dry_run", "devices", "tensorboard")
+TRAINING = ("preset", "workdir", "data_dir", "models", "sparsities", "seed", "set", "dry_run", "devices")
+TRAINING += ("deterministic", "tensorboard")
+
+
+class Stopped(Exception):
+    """Asked to stop, it has saved its work; exit code 75, which asks to be started again."""
 
 
 def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[str, ...]) -> None:
@@ -68,16 +81,42 @@ def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[st
             # XLA splits a step over cores worse than a population splits over devices.
             jax.config.update("jax_num_cpu_devices", os.cpu_count())
 
+            if "deterministic" in names and FLAGS.deterministic:
+                os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
             jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
             main()
         except UserError as error:
             _fail(str(error))
+        except Stopped as stopped:
+            print(stopped, file=sys.stderr)
+            sys.exit(os.EX_TEMPFAIL)
+        except KeyboardInterrupt:
+            print("interrupted; run it again to go on", file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)
         except OSError as error:
             _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
 
-    logging.set_verbosity(logging.ERROR)  # Orbax reports each save, TFDS that it would rather have OpenCV
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    logging.set_verbosity(logging.FATAL)  # Orbax reports each save, and tells of each error twice before it raises it
     app.run(guarded, flags_parser=parse)
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Gives what tells whether SIGTERM or SIGINT has come; a second one ends the process at once."""
+    received = []
+
+    def note(number: int, _: object) -> None:
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    handlers = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _print_help(doc: str, example: str, names: tuple[str, ...]) -> None:

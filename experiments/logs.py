@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import itertools
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prunejax.config import UserError
+from prunejax.config import Config, UserError
 
 
 class MetricsLog:
@@ -21,10 +22,12 @@ class MetricsLog:
     """
 
     def __init__(self, run_dir: Path, done: int, sparsities: np.ndarray, tensorboard: bool) -> None:
+        from prunejax.rundir import write_whole
+
         self.path, self.sparsities, self.writer = run_dir / "metrics.jsonl", sparsities, None
         lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= done]
-        self.path.write_text("".join(kept))
+        write_whole(self.path, "".join(kept))
         if tensorboard:
             from tensorboardX import SummaryWriter
 
@@ -38,22 +41,38 @@ class MetricsLog:
             self.writer.close()
 
     def write(self, now) -> None:  # noqa: ANN001
-        """Notes a `population.Progress`."""
+        """Notes a `population.Progress`; the metrics of frozen members are null."""
         line = {"stage": now.stage, "step": now.step, "time": round(time.time(), 1)}
-        line |= {name: [float(f"{value:.6g}") for value in values.tolist()] for name, values in now.metrics.items()}
+        for name, values in now.metrics.items():
+            line[name] = [float(f"{value:.6g}") if math.isfinite(value) else None for value in values.tolist()]
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         if self.writer:
             for name, values in now.metrics.items():
                 for sparsity in np.unique(self.sparsities):
-                    mean = values[self.sparsities == sparsity].mean()
-                    self.writer.add_scalar(f"{now.stage}/{name}/sparsity_{sparsity:g}", mean, now.step)
+                    chosen = values[(self.sparsities == sparsity) & np.isfinite(values)]
+                    if len(chosen):
+                        self.writer.add_scalar(f"{now.stage}/{name}/sparsity_{sparsity:g}", chosen.mean(), now.step)
 
 
 def require_tensorboard() -> None:
     """Refuses --tensorboard where its package is missing, before anything is written."""
     if importlib.util.find_spec("tensorboardX") is None:
         raise UserError("--tensorboard needs tensorboardX: pip install -e '.[tensorboard]'")
+
+
+def tell_frozen(name: str, config: Config, who, now, known: np.ndarray) -> np.ndarray:  # noqa: ANN001
+    """Says which members have been frozen since; returns which are."""
+    frozen = np.isnan(now.metrics["loss"])
+    for row in np.flatnonzero(frozen & ~known):
+        collapsed = now.state.plateau_steps[row] >= config.supcon.collapse_steps
+        print(
+            f"{name}: seed {who.seeds[row]} at sparsity {who.sparsities[row]:.3g} "
+            f"{'collapsed' if collapsed else 'diverged'} at step {now.state.frozen_at[row]} of stage {now.stage}; "
+            "it is frozen, and excluded from every result",
+            file=sys.stderr,
+        )
+    return frozen
 
 
 class _Lines:

@@ -24,13 +24,13 @@ def report(workdir: Path) -> Path:
     """
     from prunejax import data, evaluate
     from prunejax import report as reporting
-    from prunejax.checkpoint import load_provenance
+    from prunejax.rundir import differing_data, load_provenance
 
     configs, study, curves, commits, notes = {}, {}, {}, {}, []
     for name in EXPERIMENTS:
         try:
             configs[name] = load_config(workdir / name)
-            commits[name] = load_provenance(workdir / name)["sessions"][-1]["commit"]
+            commits[name] = load_provenance(workdir / name)["commit"]
             study[name] = evaluate.load(workdir / name / "measures.npz")
         except UserError as error:
             notes.append(f"Not shown: {name}. {error}")
@@ -39,9 +39,9 @@ def report(workdir: Path) -> Path:
 
     def apart(name: str, other: str) -> list[str]:
         different = differences(configs[name], configs[other], FREE)
-        for field in ("data_checksum", "settings"):
-            ours, theirs = (str(getattr(study[run], field)) for run in (name, other))
-            different += [f"{field}: {ours}, not {theirs}"] if ours != theirs else []
+        different += differing_data(*(str(study[run].data_checksum) for run in (name, other)))
+        settings = [str(study[run].settings) for run in (name, other)]
+        different += [f"settings: {settings[0]}, not {settings[1]}"] if settings[0] != settings[1] else []
         if len(study[name].labels) != len(study[other].labels):
             different.append(f"test images: {len(study[name].labels)}, not {len(study[other].labels)}")
         return different

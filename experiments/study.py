@@ -18,12 +18,12 @@ FLAGS = flags.FLAGS
 def main() -> None:
     """Every experiment in order; all settings are checked before the first starts."""
     configs = [cli.make_config(name) for name in EXPERIMENTS]
-    from prunejax import checkpoint, data
+    from prunejax import data, rundir
 
     dataset = data.load(configs[0].data, FLAGS.data_dir)
     for config in configs:
         validate(config, len(dataset.train_labels), dataset.image_shape[-1])
-        checkpoint.check_run(cli.workdir() / config.experiment.name, config, dataset)
+        rundir.check_run(cli.workdir() / config.experiment.name, config, dataset)
     seconds = [train(config, dataset) for config in configs]
     if FLAGS.dry_run:
         return print(f"the whole study: about {sum(filter(None, seconds)) / 3600:.3g} hours, measures not included")

@@ -9,7 +9,18 @@ from typing import Any
 
 ROOMS = (
     *("types", "config", "data", "augment", "conv", "norm", "models", "losses", "prune", "optim", "train"),
-    *("population", "checkpoint", "metrics", "neighbors", "evaluate", "tables", "uncertainty", "figures", "report"),
+    *(
+        "population",
+        "rundir",
+        "checkpoint",
+        "metrics",
+        "neighbors",
+        "evaluate",
+        "tables",
+        "uncertainty",
+        "figures",
+        "report",
+    ),
 )
 __all__ = [*ROOMS, "load_population"]
 __version__ = "0.1.0"

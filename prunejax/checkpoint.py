@@ -1,19 +1,17 @@
-"""Orbax checkpoints in a run directory that describes itself; resume, and restore anywhere.
+"""Orbax checkpoints of a run: saved, checked, restored anywhere.
 
-`<run_dir>/{config.json, provenance.json, metrics.jsonl, checkpoints/<step>/}`. Steps count through all stages. A
-checkpoint at the border of two stages belongs to the earlier one; the next stage's start follows from it by a pure
-function of the seed.
+Steps count through all stages. A checkpoint at the border of two stages belongs to the earlier one; the next stage's
+start follows from it by a pure function of the seed. Beside the arrays lies a note: the format, the configuration, and
+a digest of each model, because a damaged file may well be restored with other numbers in it.
 """
 
+import contextlib
 import dataclasses
-import datetime
-import importlib.metadata
 import itertools
-import json
 import os
-import shutil
-import subprocess
-import sys
+import re
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +20,16 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import UInt8
 
-from prunejax import population
-from prunejax.config import FREE, Config, UserError, differences, load_config, to_json
-from prunejax.data import Dataset
+from prunejax import population, prune, train
+from prunejax.config import FREE, Config, UserError, differences, from_json, load_config, to_json
+from prunejax.data import digest
 from prunejax.population import Members
-from prunejax.types import TrainState, Tree
+from prunejax.rundir import differing_data, load_provenance, require_room
+from prunejax.types import TrainState
+
+KEPT = "the checkpoints before are whole: make room, and run it again to go on"
+FORMAT = 2
+"""To be raised when the arrays of older checkpoints would mean something else."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,13 +49,9 @@ class Population:
     data_checksum: str
 
     @property
-    def diverged(self) -> np.ndarray:
-        """Which models hold a weight or statistic that is not finite, bool `[models]`.
-
-        Their outputs do not tell: on CPU XLA's maximum drops NaN, and so does ReLU.
-        """
-        leaves = jax.tree.leaves((self.state.params, self.state.batch_stats))
-        return np.any([~np.isfinite(leaf).reshape(len(self.seeds), -1).all(1) for leaf in leaves], axis=0)
+    def frozen(self) -> np.ndarray:
+        """Which models diverged or collapsed, and so were not trained to the end, bool `[models]`."""
+        return np.asarray(self.state.frozen_at) >= 0
 
     def predict(self, images: UInt8[np.ndarray, "examples height width channels"]) -> np.ndarray:
         """The class each model predicts, int32 `[models, examples]`."""
@@ -74,56 +73,130 @@ class Population:
         return representations
 
 
-def load_population(run_dir: str | Path) -> Population:
-    """Restores the newest checkpoint of a run to NumPy, on any machine.
+@contextlib.contextmanager
+def open_manager(run_dir: Path, config: Config, resume_at: int | None = None) -> Iterator[ocp.CheckpointManager]:
+    """The run's Orbax manager: asynchronous, keeping the newest `config.checkpoint.keep`; at the end all is written.
+
+    It only reads, unless training is to `resume_at` a step: then what a killed process left half written goes, and
+    the checkpoints of later steps, which are damaged.
 
     Raises:
-        UserError: if the directory is no run, or holds no checkpoint yet.
+        UserError: if the disk refuses what is written in the block.
     """
-    run_dir = Path(run_dir)
-    config = load_config(run_dir)
-    provenance = load_provenance(run_dir)
-    with open_manager(run_dir, config) as manager:
-        step = manager.latest_step()
-        if step is None:
-            raise UserError(f"{run_dir}: no checkpoint yet; train it first")
-        tree = restore(manager, step, manager.item_metadata(step).tree)
-    who = population.members(config)
-    return Population(
-        config,
-        who.seeds,
-        who.sparsities,
-        TrainState(**tree),
-        step,
-        provenance["total_steps"],
-        tuple(provenance["class_names"]),
-        provenance["data_checksum"],
+    writes = resume_at is not None
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=config.checkpoint.keep, create=False, read_only=not writes, cleanup_tmp_directories=writes
     )
+    handlers = {"state": ocp.StandardCheckpointHandler(), "note": ocp.JsonCheckpointHandler()}
+    manager = ocp.CheckpointManager((run_dir / "checkpoints").absolute(), options=options, item_handlers=handlers)
+    try:
+        with manager:
+            for step in manager.all_steps():
+                if resume_at is not None and step > resume_at:
+                    manager.delete(step)
+            yield manager
+    except ValueError as error:
+        if (code := re.search(r"os_error_code='(\d+)'", str(error))) is None:
+            raise
+        raise UserError(f"{run_dir}: cannot write a checkpoint: {os.strerror(int(code[1]))}; {KEPT}") from None
 
 
-def open_manager(run_dir: Path, config: Config) -> ocp.CheckpointManager:
-    """The run's Orbax manager: asynchronous, keeping the newest `config.checkpoint.keep`."""
-    options = ocp.CheckpointManagerOptions(max_to_keep=config.checkpoint.keep, create=False)
-    return ocp.CheckpointManager(
-        (run_dir / "checkpoints").absolute(), options=options, item_handlers=ocp.StandardCheckpointHandler()
-    )
+def save(manager: ocp.CheckpointManager, config: Config, step: int, state: TrainState) -> None:
+    """Starts to write `state`, NumPy `[models, ...]`, in the background.
+
+    Raises:
+        UserError: if there is no room for it.
+    """
+    manager.wait_until_finished()
+    require_room(Path(manager.directory), state, 1, KEPT)
+    note = {"format": FORMAT, "config": to_json(config), "digests": _digests(state)}
+    manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), note=ocp.args.JsonSave(note)))
 
 
-def save(manager: ocp.CheckpointManager, step: int, state: TrainState) -> None:
-    """Starts to write `state`, in the background once it is copied off the device."""
-    manager.save(step, args=ocp.args.StandardSave(state))
-
-
-def restore(manager: ocp.CheckpointManager, step: int, like: Tree) -> Tree:
-    """The state at `step` as NumPy arrays, with the structure of `like`, which may be shapes only."""
-    template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
-    return manager.restore(step, args=ocp.args.StandardRestore(template))
+def _digests(state: TrainState) -> list[str]:
+    leaves = jax.tree.leaves(state)
+    return [digest(*(leaf[row : row + 1] for leaf in leaves)) for row in range(len(leaves[0]))]
 
 
 def stage_of(stage_steps: dict[str, int], step: int) -> str:
     """The stage that a checkpoint at `step` belongs to; at the border of two it is the earlier one."""
     ends = itertools.accumulate(stage_steps.values())
     return next(name for name, end in zip(stage_steps, ends, strict=True) if step <= end)
+
+
+def load_population(run_dir: str | Path) -> Population:
+    """Restores the newest checkpoint of a run to NumPy, on any machine; with a warning an older one if it is damaged.
+
+    Raises:
+        UserError: if the directory is no run, or has no checkpoint that can be read, or one that cannot be this run's.
+    """
+    restored = newest(Path(run_dir))
+    if restored is None:
+        raise UserError(f"{run_dir}: no checkpoint yet; train it first")
+    return restored
+
+
+def newest(run_dir: Path) -> Population | None:
+    """As `load_population`; None for a run that has no checkpoint yet."""
+    config, provenance = load_config(run_dir), load_provenance(run_dir)
+    damaged = []
+    with open_manager(run_dir, config) as manager:
+        for step in sorted(manager.all_steps(), reverse=True):
+            try:
+                restored = _restore(manager, config, provenance, step)
+            except UserError as error:
+                raise UserError(f"{run_dir}: checkpoint {step} {error}") from None
+            except (ValueError, OSError, KeyError, TypeError) as error:
+                damaged.append(f"checkpoint {step} is damaged ({' '.join(str(error).split())[:120]})")
+                continue
+            if damaged:
+                warnings.warn(f"{run_dir}: {'; '.join(damaged)}; checkpoint {step} is taken instead", stacklevel=2)
+            return restored
+    if damaged:
+        raise UserError(f"{run_dir}: {'; '.join(damaged)}; none is left, so delete the directory and train it again")
+    return None
+
+
+def _restore(manager: ocp.CheckpointManager, config: Config, provenance: dict[str, Any], step: int) -> Population:
+    """One checkpoint. A UserError if it cannot be this run's; others if it is damaged."""
+    who, stage_steps, classes = population.members(config), provenance["stage_steps"], provenance["class_names"]
+    note = manager.restore(step, args=ocp.args.Composite(note=ocp.args.JsonRestore()))["note"]
+    if note["format"] != FORMAT:
+        raise UserError(f"is of format {note['format']}, this version of prunejax reads {FORMAT}; use the one it is of")
+    if different := differences(config, from_json(note["config"], "has a note that is"), ("measure",)):
+        raise UserError(f"is of other settings than config.json ({'; '.join(different)}); was that edited? undo it")
+    if tuple(stage_steps) != config.experiment.stages or step > sum(stage_steps.values()):
+        raise UserError(f"does not fit the stages in provenance.json ({stage_steps}); was that edited? undo it")
+    stage = stage_of(stage_steps, step)
+    shapes = population.state_shapes(config, stage, len(who), provenance["image_shape"], len(classes))
+    template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(template)))["state"]
+    if _digests(state) != note["digests"]:
+        raise ValueError("its arrays are not those that were written")
+    leaves = jax.tree.leaves((state.params, state.batch_stats))
+    finite = np.all([np.isfinite(leaf).reshape(len(who), -1).all(1) for leaf in leaves], axis=0)
+    if not finite.all():
+        raise UserError(f"holds weights that are not finite, of seeds {who.seeds[~finite].tolist()}")
+    _check_masks(config, stage_steps, step, who, state)
+    return Population(
+        *(config, who.seeds, who.sparsities, state, step, sum(stage_steps.values())),
+        *(classes, provenance["data_checksum"]),
+    )
+
+
+def _check_masks(config: Config, stage_steps: dict[str, int], step: int, who: Members, state: TrainState) -> None:
+    """Refuses masks that are not of the sparsity that the schedule asks for."""
+    first, *_ = stage_steps
+    # Where a head stage prunes the head by a schedule of its own, only the encoder's masks are known here.
+    prunable = train.prunable_leaves(config, first) if step <= stage_steps[first] else prune.convolution_kernels
+    for row in np.flatnonzero(state.frozen_at < 0):
+        masks = jax.tree.map(lambda leaf, r=row: leaf[r], state.masks)
+        expected = train.sparsity_after(config, min(step, stage_steps[first]), float(who.sparsities[row]))
+        found = float(prune.sparsity(masks, prunable))
+        if abs(found - expected) > 1e-3:
+            raise UserError(
+                f"has masks of sparsity {found:.4f} for seed {who.seeds[row]} where the schedule has {expected:.4f}"
+            )
 
 
 def load_parent(config: Config, workdir: Path, who: Members, data_checksum: str) -> TrainState:
@@ -141,9 +214,7 @@ def load_parent(config: Config, workdir: Path, who: Members, data_checksum: str)
     if dense.step < dense.total_steps:
         raise UserError(f"{run_dir} stands at step {dense.step} of {dense.total_steps}; {command}")
     different = differences(config, dense.config, (*FREE, "preset", "models", "seed", "finetune", "prune"))
-    if dense.data_checksum != data_checksum:
-        different.append(f"data checksum: {data_checksum}, not {dense.data_checksum}")
-    if different:
+    if different := different + differing_data(data_checksum, dense.data_checksum):
         raise UserError(f"{run_dir} was made with other settings ({'; '.join(different)}); use another --workdir")
     rows = {int(seed): row for row, seed in enumerate(dense.seeds)}
     missing = sorted(set(who.seeds.tolist()) - rows.keys())
@@ -151,84 +222,3 @@ def load_parent(config: Config, workdir: Path, who: Members, data_checksum: str)
         raise UserError(f"{run_dir} has no models of the seeds {missing}; lower --models or train more dense ones")
     index = np.array([rows[seed] for seed in who.seeds.tolist()])
     return jax.tree.map(lambda leaf: leaf[index], dense.state)
-
-
-def check_run(run_dir: Path, config: Config, dataset: Dataset) -> int:
-    """How many steps the newest checkpoint of this run has behind it, 0 for a new run. Changes nothing.
-
-    Raises:
-        UserError: if the directory holds a run of another configuration or other data.
-    """
-    if not (run_dir / "config.json").exists():
-        return 0
-    different = differences(config, load_config(run_dir), ("measure",))
-    if (before := load_provenance(run_dir)["data_checksum"]) != dataset.checksum:
-        different.append(f"data checksum: {dataset.checksum}, not {before}")
-    if different:
-        raise UserError(f"{run_dir} holds another run ({'; '.join(different)}); use another --workdir")
-    with open_manager(run_dir, config) as manager:
-        return manager.latest_step() or 0
-
-
-def open_run(run_dir: Path, config: Config, dataset: Dataset, total_steps: int, state: Tree) -> None:
-    """Creates the run directory if need be, and notes this session in its `provenance.json`.
-
-    Raises:
-        UserError: if it cannot be written, or has no room for checkpoints of `state`, which may be shapes only.
-    """
-    existing = next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    needed, free = size * (config.checkpoint.keep + 1), shutil.disk_usage(existing).free
-    if free < needed:
-        raise UserError(f"{existing}: checkpoints need {needed / 2**20:.1f} MiB and {free / 2**20:.1f} MiB are free")
-    provenance = {
-        "data_checksum": dataset.checksum,
-        "class_names": dataset.class_names,
-        "total_steps": total_steps,
-        "sessions": load_provenance(run_dir)["sessions"] if (run_dir / "config.json").exists() else [],
-    }
-    provenance["sessions"].append(_session())
-    try:
-        (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
-        write_whole(run_dir / "provenance.json", json.dumps(provenance, indent=2) + "\n")
-        write_whole(run_dir / "config.json", to_json(config))
-    except OSError as error:
-        raise UserError(f"{run_dir}: cannot write there: {error.strerror}") from None
-
-
-def load_provenance(run_dir: Path) -> dict[str, Any]:
-    """What `open_run` wrote."""
-    path = run_dir / "provenance.json"
-    try:
-        provenance = json.loads(path.read_text())
-        return {name: provenance[name] for name in ("data_checksum", "class_names", "total_steps", "sessions")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: no readable provenance ({type(error).__name__}: {error})") from None
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file that appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)
-
-
-def _session() -> dict[str, Any]:
-    packages = ("prunejax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    device = jax.devices()[0]
-    return {
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "versions": {"python": sys.version.split()[0], **{name: importlib.metadata.version(name) for name in packages}},
-        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
-    }
-
-
-def _commit() -> str:
-    """The commit of this source tree, with `-dirty` for local changes; `unknown` for an installed package."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

@@ -10,7 +10,7 @@ import math
 import operator
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -132,6 +132,8 @@ class SupCon:
 
     temperature: float = 0.5
     base_temperature: float = 0.07
+    collapse_steps: int = 200
+    """A model whose loss was within `train.PLATEAU` of a collapsed encoder's for so many steps in a row is frozen."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,10 +297,16 @@ def _build(hint: Any, value: Any, path: str) -> Any:  # noqa: ANN401
 
 POSITIVE = (
     *("models", "log_every_steps", "model.widen_factor", "model.projection_dim", "data.train_examples"),
-    *("data.test_examples", "supcon.temperature", "supcon.base_temperature", "checkpoint.every_steps"),
-    *("checkpoint.every_minutes", "checkpoint.keep", "population.models_per_program", "population.steps_per_call"),
-    *("measure.probe_models", "measure.neighbors", "measure.depth_examples"),
+    *("data.test_examples", "supcon.temperature", "supcon.base_temperature", "supcon.collapse_steps"),
+    *("checkpoint.every_steps", "checkpoint.every_minutes", "checkpoint.keep", "population.models_per_program"),
+    *("population.steps_per_call", "measure.probe_models", "measure.neighbors", "measure.depth_examples"),
 )
+
+RANGES = {
+    **dict.fromkeys(("momentum", "jitter_probability", "grayscale_probability"), (0, 1)),
+    **dict.fromkeys(("initial", "factor", "final", "weight_decay", "crop_padding"), (0, math.inf)),
+}
+"""Of fields by their last name, both ends included."""
 
 
 def validate(config: Config, num_train: int | None = None, channels: int | None = None) -> None:
@@ -312,6 +320,10 @@ def validate(config: Config, num_train: int | None = None, channels: int | None 
         value = operator.attrgetter(field)(config)
         if value is not None and value <= 0:
             raise UserError(f"{field} is {value}; it must be positive")
+    for field, value in _walk(dataclasses.asdict(config)):
+        low, high = RANGES.get(field.split(".")[-1], (None, None))
+        if None not in (low, value) and not low <= value <= high:
+            raise UserError(f"{field} is {value}; it must lie in [{low:g}, {high:g}]")
     if config.seed < 0 or config.seed + config.models > 2**31:
         raise UserError(f"seed is {config.seed}; seeds must lie in [0, 2**31)")
     for sparsity in config.sparsities:
@@ -330,8 +342,9 @@ def validate(config: Config, num_train: int | None = None, channels: int | None 
         )
     for name in ("sup_augment", "scl_augment"):
         augment: Augment = getattr(config, name)
-        if augment.crop_padding < 0:
-            raise UserError(f"{name}.crop_padding is {augment.crop_padding}; it must not be negative")
+        for low, high in (augment.resized_crop_scale or (1, 1), augment.resized_crop_ratio):
+            if not 0 < low <= high:
+                raise UserError(f"{name}: a resized crop needs 0 < low <= high, not {low:g}, {high:g}")
         if channels == 1 and (augment.jitter or augment.grayscale_probability):
             gray = f"set {name}.jitter=none and {name}.grayscale_probability=0"
             raise UserError(f"the images of {config.data.name} have no colour: {gray}")
@@ -393,18 +406,21 @@ def load_config(run_dir: str | Path) -> Config:
     return from_json(text, str(path))
 
 
+def _walk(node: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Each field's path and value."""
+    for name, value in node.items():
+        if isinstance(value, dict):
+            yield from _walk(value, f"{path}{name}.")
+        else:
+            yield path + name, value
+
+
 FREE = ("experiment", "sparsities", "population", "checkpoint", "measure", "log_every_steps")
 """Fields in which the runs of one study may differ."""
 
 
 def differences(ours: Config, theirs: Config, apart: Iterable[str] = ()) -> list[str]:
     """The fields in which two configurations differ, `apart` from those named, as `path: ours, not theirs`."""
-
-    def flat(node: Any, path: str = "") -> dict[str, Any]:  # noqa: ANN401
-        if not isinstance(node, dict):
-            return {path: node}
-        return {k: v for name, child in node.items() for k, v in flat(child, f"{path}.{name}".strip(".")).items()}
-
-    first, second = flat(dataclasses.asdict(ours)), flat(dataclasses.asdict(theirs))
+    first, second = (dict(_walk(dataclasses.asdict(config))) for config in (ours, theirs))
     paths = [path for path in sorted(first.keys() | second.keys()) if path.split(".")[0] not in apart]
     return [f"{p}: {first.get(p)}, not {second.get(p)}" for p in paths if first.get(p) != second.get(p)]

@@ -33,7 +33,7 @@ class Measures:
     sparsities: np.ndarray
     """float32 `[models]`."""
     q: np.ndarray
-    """float32 `[models, examples]`, as `z` and `l1`; see `metrics.q_score`. NaN for a model that diverged."""
+    """float32 `[models, examples]`, as `z` and `l1`; see `metrics.q_score`. NaN for a model that is excluded."""
     z: np.ndarray
     l1: np.ndarray
     depth: np.ndarray
@@ -41,7 +41,7 @@ class Measures:
     purity: np.ndarray
     """float32 `[models]`: k-NN purity of the representations; NaN for models that were not probed."""
     umap: np.ndarray
-    """float32 `[levels, examples, 2]`: of the first model of each sparsity, ascending, that did not diverge."""
+    """float32 `[levels, examples, 2]`: of the first model of each sparsity, ascending, that is not excluded."""
     class_names: np.ndarray
     """str `[classes]`."""
     data_checksum: np.ndarray
@@ -55,8 +55,8 @@ class Measures:
         return [float(str(level)) for level in np.unique(self.sparsities)]
 
     @property
-    def diverged(self) -> np.ndarray:
-        """Which models diverged in training, bool `[models]`."""
+    def excluded(self) -> np.ndarray:
+        """Which models diverged or collapsed in training, bool `[models]`."""
         return ~np.all(np.isfinite(self.l1), axis=1)
 
     @property
@@ -69,13 +69,13 @@ class Measures:
         return dataclasses.replace(self, **{name: getattr(self, name)[kept] for name in per_model}, **others)
 
     def at(self, sparsity: float) -> "Measures":
-        """The measures of the models of one sparsity, without those that diverged."""
+        """The measures of the models of one sparsity, without those that are excluded."""
         level = self.levels.index(sparsity)
-        kept = (self.sparsities == np.float32(sparsity)) & ~self.diverged
+        kept = (self.sparsities == np.float32(sparsity)) & ~self.excluded
         return self._only(kept, umap=self.umap[level : level + 1])
 
     def trained(self, sparsity: float) -> int:
-        """How many models of one sparsity were trained, those that diverged included."""
+        """How many models of one sparsity were trained, those that are excluded included."""
         return int(np.sum(self.sparsities == np.float32(sparsity)))
 
     @property
@@ -176,7 +176,7 @@ def _classify(trained: Population, dataset: Dataset, track: Track) -> dict[str, 
                 array[models, examples] = values
             advance(logits[..., 0].size)
     for array in scores.values():
-        array[trained.diverged] = np.nan
+        array[trained.frozen] = np.nan
     return {"predictions": predictions, **scores}
 
 
@@ -190,7 +190,7 @@ def _probe(
     chosen = balanced_subset(dataset.train_labels, fitted, seed=0)
     train_images, train_labels = dataset.train_images[chosen], dataset.train_labels[chosen]
     first = [
-        np.flatnonzero((places == place) & ~trained.diverged)[: settings.probe_models] for place in range(len(levels))
+        np.flatnonzero((places == place) & ~trained.frozen)[: settings.probe_models] for place in range(len(levels))
     ]
     rows = np.concatenate(first).tolist()
     with track("models", len(rows)) as advance:

@@ -254,7 +254,7 @@ def training_curves(study: Study, curves: Curves) -> Figure:
                 lines = list(lines)
                 steps, losses = [line["step"] for line in lines], np.array([line["loss"] for line in lines])
                 for level in study[name].levels:
-                    chosen = losses[:, (study[name].sparsities == np.float32(level)) & ~study[name].diverged]
+                    chosen = losses[:, (study[name].sparsities == np.float32(level)) & ~study[name].excluded]
                     if not chosen.size:
                         continue
                     colour = shades(0.85 * present.index(level) / max(len(present) - 1, 1))

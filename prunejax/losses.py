@@ -1,5 +1,7 @@
 """The two training losses, each a mean over the batch."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
@@ -46,3 +48,8 @@ def supcon(
     summed = jnp.sum(log_probabilities, axis=1, where=positives)
     loss = -jnp.mean(summed / jnp.maximum(positives.sum(1), 1))
     return loss if base_temperature is None else loss * (temperature / base_temperature)
+
+
+def collapsed_supcon(samples: int, temperature: float, base_temperature: float) -> float:
+    """The supervised contrastive loss of `samples` embeddings (views x batch) that all coincide."""
+    return temperature / base_temperature * math.log(samples - 1)

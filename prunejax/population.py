@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import jax
@@ -38,13 +38,13 @@ class Progress:
     parts: list[TrainState]
     """Its members program by program, on the devices; the next step overwrites them."""
     metrics: dict[str, np.ndarray]
-    """Each `[models]`, averaged since the last report."""
+    """Each `[models]`, averaged since the last report; NaN for members that were frozen in it or before."""
     ends_stage: bool = False
 
-    @property
+    @cached_property
     def state(self) -> TrainState:
         """A copy of every member's state in NumPy, `[models, ...]`; to be taken before training goes on."""
-        return jax.tree.map(lambda *leaves: _join(leaves, len(next(iter(self.metrics.values())))), *self.parts)
+        return jax.tree.map(lambda *leaves: _join(leaves, len(self.metrics["loss"])), *self.parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +78,7 @@ def init(
 
     One member at a time: a vmapped random generator compiles for longer than all seeds take to draw.
     """
-    init_one = jax.jit(
-        lambda seed, kept: train.init(config, stage_name, seed, dataset.image_shape, dataset.num_classes, kept)
-    )
+    init_one = jax.jit(lambda seed, kept: train.init(config, stage_name, seed, *dataset.shapes, kept))
     states = [
         init_one(seed, jax.tree.map(lambda leaf, i=index: leaf[i], previous)) for index, seed in enumerate(who.seeds)
     ]
@@ -150,11 +148,13 @@ def steps_per_call(config: Config) -> int:
     return config.population.steps_per_call or (1 if jax.default_backend() == "cpu" else 8)
 
 
-def state_shapes(config: Config, stage_name: str, models: int, dataset: Dataset) -> TrainState:
+def state_shapes(
+    config: Config, stage_name: str, models: int, image_shape: tuple[int, ...], num_classes: int
+) -> TrainState:
     """The shapes and dtypes of a population's state in a stage."""
 
     def init_one(seed: Array) -> TrainState:
-        return train.init(config, stage_name, seed, dataset.image_shape, dataset.num_classes)
+        return train.init(config, stage_name, seed, image_shape, num_classes)
 
     return jax.eval_shape(jax.vmap(init_one), jax.ShapeDtypeStruct((models,), np.int32))
 
@@ -170,7 +170,8 @@ def make_programs(config: Config, stage_name: str, dataset: Dataset) -> Callable
         def shape(*dimensions: int, dtype: Any = np.int32) -> jax.ShapeDtypeStruct:  # noqa: ANN401
             return jax.ShapeDtypeStruct(dimensions, dtype)
 
-        per_model = (state_shapes(config, stage_name, models, dataset), shape(models))
+        states = state_shapes(config, stage_name, models, *dataset.shapes)
+        per_model = (states, shape(models))
         per_model += (shape(models, dtype=np.float32), shape(models, num_train))
         data = (dataset.train_images, dataset.train_labels)
         shared = ((shape(),) * 2, (shape(),) * 3, *(shape(*array.shape, dtype=array.dtype) for array in data))
@@ -194,6 +195,7 @@ def fit(
     state: TrainState | None = None,
     done: int = 0,
     on_step: Callable[[str, float], None] = lambda stage, step: None,
+    report_now: Callable[[], bool] = lambda: False,
 ) -> Iterator[Progress]:
     """Trains a population through all its stages.
 
@@ -205,12 +207,13 @@ def fit(
         done: steps through all stages that are behind it.
         on_step: hears the stage and how many of its steps are done after every program, a fraction while some chunks
             of the population are ahead of others.
+        report_now: asked after every call of the programs, it can have the progress earlier.
 
     Yields:
         the progress every `log_every_steps` steps and at the end of each epoch, all members at the same step.
     """
-    start = 0
-    for name, steps in total_steps(config, len(dataset.train_labels)).items():
+    start, stages = 0, total_steps(config, len(dataset.train_labels))
+    for name, steps in stages.items():
         if done < start + steps:
             first = max(done - start, 0)
             if first == 0:
@@ -219,10 +222,11 @@ def fit(
                     state = prune_once(config, who, state)
             if state is None:
                 raise ValueError(f"to go on at step {done} the state after it is needed")
-            for now in _train_stage(config, name, who, state, dataset, first, partial(on_step, name)):
-                if now.step == steps:
+            for now in _train_stage(config, name, who, state, dataset, first, partial(on_step, name), report_now):
+                now = dataclasses.replace(now, step=start + now.step, ends_stage=now.step == steps)
+                if now.ends_stage and name != list(stages)[-1]:
                     state = now.state
-                yield dataclasses.replace(now, step=start + now.step, ends_stage=now.step == steps)
+                yield now
         start += steps
 
 
@@ -234,8 +238,9 @@ def _train_stage(
     dataset: Dataset,
     first_step: int,
     on_step: Callable[[float], None],
+    report_now: Callable[[], bool],
 ) -> Iterator[Progress]:
-    """Trains one stage, counting its own steps; members beyond one program's follow chunk by chunk."""
+    """Trains one stage, counting its own steps; at each, members beyond one program's follow chunk by chunk."""
     stage = config.stage(stage_name)
     num_train = len(dataset.train_labels)
     epoch_steps = steps_per_epoch(stage, num_train)
@@ -244,34 +249,40 @@ def _train_stage(
     chunks = chunk_rows(len(who), plan(config, stage_name, who, dataset, program).models_per_program)
     mesh = make_mesh(len(chunks[0]))
     per_model, shared = NamedSharding(mesh, PER_MODEL), NamedSharding(mesh, SHARED)
-    schedule = tuple(map(np.int32, train.schedule_steps(config, stage_name)))
-    constant = jax.device_put((schedule, dataset.train_images, dataset.train_labels), shared)
+    constant = jax.device_put(_constant(config, stage_name, dataset), shared)
     order = jax.jit(lambda seed, epoch: train.epoch_order(seed, stage_name, epoch, num_train))
     # Indexing copies, so that the programs may write their results over what they are given.
     parts = [jax.device_put(jax.tree.map(lambda leaf, r=rows: leaf[r], state), per_model) for rows in chunks]
-    step, most = first_step, steps_per_call(config)
+    step, most, fixed = first_step, steps_per_call(config), []
     while step < last:
         epoch, within = divmod(step, epoch_steps)
+        if not fixed or not within:
+            orders = np.stack([order(seed, epoch) for seed in who.seeds])
+            fixed = [jax.device_put((who.seeds[r], who.sparsities[r], orders[r]), per_model) for r in chunks]
         segment = min(config.log_every_steps - within % config.log_every_steps, epoch_steps - within)
         full = max(num_train // stage.batch_size - within, 0)  # steps before the epoch's last, smaller batch
-        metrics = []
-        for position, rows in enumerate(chunks):
-            orders = np.stack([order(seed, epoch) for seed in who.seeds[rows]])
-            fixed = jax.device_put((who.seeds[rows], who.sparsities[rows], orders), per_model)
-            history, index = [], 0
-            while index < segment:
-                size = stage.batch_size if index < full else num_train % stage.batch_size
-                count = min(most, (full if index < full else segment) - index, segment - index)
-                steps = jax.device_put((np.int32(step + index), np.int32(count)), shared)
-                parts[position], latest = program(len(rows), size)(parts[position], *fixed, steps, *constant)
+        history, index = [[] for _ in chunks], 0
+        while not index or (index < segment and not report_now()):
+            size = stage.batch_size if index < full else num_train % stage.batch_size
+            count = min(most, (full if index < full else segment) - index, segment - index)
+            steps = jax.device_put((np.int32(step + index), np.int32(count)), shared)
+            for position, rows in enumerate(chunks):
+                before = history[position - 1][-1:]
+                parts[position], latest = program(len(rows), size)(parts[position], *fixed[position], steps, *constant)
                 # Waiting for the call before keeps the device one call ahead of the clock, and no further.
-                jax.block_until_ready(history[-1:])
-                history.append(latest)
-                index += count
-                on_step(step + (position * segment + index) / len(chunks))
-            metrics.append(jax.tree.map(partial(_mean, segment), *jax.device_get(history)))
-        step += segment
+                jax.block_until_ready(before)
+                history[position].append(latest)
+                on_step(step + index + count * (position + 1) / len(chunks))
+            index += count
+        step += index
+        metrics = [jax.tree.map(partial(_mean, index), *jax.device_get(calls)) for calls in history]
         yield Progress(stage_name, step, list(parts), jax.tree.map(lambda *values: _join(values, len(who)), *metrics))
+
+
+def _constant(config: Config, stage_name: str, dataset: Dataset) -> tuple:
+    """What a stage's programs are given at every step alike: schedule, images and labels."""
+    schedule = tuple(map(np.int32, train.schedule_steps(config, stage_name)))
+    return schedule, dataset.train_images, dataset.train_labels
 
 
 def _mean(count: int, *sums: np.ndarray) -> np.ndarray:
@@ -332,10 +343,8 @@ def rehearse(
     orders = np.tile(np.arange(num_train, dtype=np.int32), (len(who), 1))
     per_model = (init(config, stage_name, who, dataset), who.seeds, who.sparsities, orders)
     steps = (np.int32(0), np.int32(steps_per_call(config)))
-    schedule = tuple(map(np.int32, train.schedule_steps(config, stage_name)))
     state, *fixed = jax.device_put(per_model, NamedSharding(mesh, PER_MODEL))
-    shared = (steps, schedule, dataset.train_images, dataset.train_labels)
-    shared = jax.device_put(shared, NamedSharding(mesh, SHARED))
+    shared = jax.device_put((steps, *_constant(config, stage_name, dataset)), NamedSharding(mesh, SHARED))
     compiled = program(len(who), min(config.stage(stage_name).batch_size, num_train))
 
     def step() -> None:

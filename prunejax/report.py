@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from prunejax import figures, tables, uncertainty
-from prunejax.checkpoint import write_whole
 from prunejax.config import Config, UserError
 from prunejax.data import Dataset
 from prunejax.evaluate import Measures
+from prunejax.rundir import write_whole
 from prunejax.tables import Published, Study, Table
 
 TOOLTIPS = 10_000
@@ -236,6 +237,11 @@ def load_curves(run_dir: Path, models: int) -> list[dict]:
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         if any(line["stage"] not in figures.STAGES or len(line["loss"]) != models for line in lines):
             raise ValueError(f"a line that is not of {models} models")
-        return [{"stage": line["stage"], "step": int(line["step"]), "loss": line["loss"]} for line in lines]
+        # A frozen model's losses are null.
+        losses = [[math.nan if loss is None else float(loss) for loss in line["loss"]] for line in lines]
+        return [
+            {"stage": line["stage"], "step": int(line["step"]), "loss": loss}
+            for line, loss in zip(lines, losses, strict=True)
+        ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: no readable training curve ({type(error).__name__}: {error})") from None

@@ -19,6 +19,8 @@ from prunejax.models import make_networks
 from prunejax.optim import make_learning_rate, make_optimizer
 from prunejax.types import Array, Key, Scalar, TrainState, Tree
 
+PLATEAU = 1e-3
+"""How near a loss must be to a collapsed encoder's, as a fraction of it, to be on its plateau."""
 Metrics = dict[str, Float[Array, ""]]
 ScheduleSteps = tuple[Scalar, Scalar, Scalar]
 """(begin, end, every) of gradual pruning, traced so that experiments differing in them share one compiled program."""
@@ -45,6 +47,25 @@ def schedule_steps(config: Config, stage_name: str) -> ScheduleSteps:
     """The stage's pruning schedule; where there is none, one whose steps are never reached."""
     schedule = config.schedule(stage_name)
     return (schedule.begin_step, schedule.end_step, schedule.every_steps) if schedule else (-2, -1, 1)
+
+
+def _update_steps(config: Config, begin: Scalar, end: Scalar, every: Scalar) -> tuple[Scalar, Scalar]:
+    """The steps of the first and the last update of a schedule."""
+    return (-(-begin // every) * every, end // every * every) if config.prune.at_multiples else (begin, end)
+
+
+def sparsity_after(config: Config, steps: int, final_sparsity: float) -> float:
+    """What an experiment's masks should have come to after `steps` steps of its first stage, where it is pruned."""
+    schedule = config.schedule(config.experiment.stages[0])
+    if schedule is None:
+        return final_sparsity
+    begin, end, every = schedule.begin_step, schedule.end_step, schedule.every_steps
+    first, last = _update_steps(config, begin, end, every)
+    step = min(steps - 1, last)
+    if step < first:
+        return 0.0
+    step -= (step - first) % every if step < last else 0
+    return float(prune.polynomial_schedule(final_sparsity, begin, end, config.prune.power)(step))
 
 
 def init(
@@ -81,7 +102,8 @@ def init(
         name: previous.masks[name] if previous and name in kept else prune.init_masks(params[name]) for name in params
     }
     opt_state = make_optimizer(stage, config.optim).init(_trained(params, stage.frozen_encoder))
-    return TrainState(params, batch_stats, masks, opt_state)
+    frozen_at = previous.frozen_at if previous else jnp.array(-1, jnp.int32)
+    return TrainState(params, batch_stats, masks, opt_state, frozen_at, jnp.zeros((), jnp.int32))
 
 
 def prune_once(config: Config, stage_name: str, state: TrainState, final_sparsity: Scalar) -> TrainState:
@@ -98,6 +120,9 @@ def make_step(
     It updates the masks if the schedule says so, then takes one SGD step on the images that `order` names next.
     `images` and `labels` are the whole training set. The metrics are `loss`, `sparsity` and, with a linear head,
     `accuracy`, of this batch.
+
+    A step after which anything would not be finite is not taken, and the model is frozen: it stays as it was before,
+    and its metrics are NaN from then on. So is one whose contrastive loss stays on the plateau of collapse.
     """
     stage = config.stage(stage_name)
     epoch_steps = steps_per_epoch(stage, num_train)
@@ -119,9 +144,7 @@ def make_step(
         batch_size: int,
     ) -> tuple[TrainState, Metrics]:
         begin, end, every = schedule
-        first, last = begin, end
-        if config.prune.at_multiples:
-            first, last = -(-begin // every) * every, end // every * every
+        first, last = _update_steps(config, begin, end, every)
 
         def update_masks(params: Tree, masks: Tree) -> tuple[Tree, Tree]:
             sparsity = prune.polynomial_schedule(final_sparsity, begin, end, config.prune.power)(step)
@@ -145,7 +168,23 @@ def make_step(
         with jax.named_scope("apply_masks"):
             params = prune.apply_masks(params | moved, masks)
         metrics["sparsity"] = prune.sparsity(masks, prunable)
-        return TrainState(params, batch_stats, masks, opt_state), metrics
+        with jax.named_scope("freeze"):
+            plateau_steps = state.plateau_steps
+            if stage.loss == "supcon":
+                plateau = losses.collapsed_supcon(len(views), config.supcon.temperature, config.supcon.base_temperature)
+                flat = jnp.abs(metrics["loss"] / plateau - 1) < PLATEAU
+                plateau_steps = jnp.where(flat, plateau_steps + 1, 0)
+            # A gradient that is not finite moves a weight that is not; of the activations the loss alone does not
+            # tell: on CPU XLA's maximum drops NaN, and so does ReLU.
+            results = jax.tree.leaves((metrics["loss"], batch_stats, moved))
+            healthy = jnp.stack([jnp.isfinite(leaf).all() for leaf in results]).all()
+            healthy &= plateau_steps < config.supcon.collapse_steps
+            frozen_at = jnp.where(healthy | (state.frozen_at >= 0), state.frozen_at, step)
+            lives = frozen_at < 0
+            new = TrainState(params, batch_stats, masks, opt_state, frozen_at, plateau_steps)
+            old = dataclasses.replace(state, frozen_at=frozen_at, plateau_steps=plateau_steps)
+            metrics = jax.tree.map(lambda value: jnp.where(lives, value, jnp.nan), metrics)
+            return jax.tree.map(lambda after, before: jnp.where(lives, after, before), new, old), metrics
 
     return step_fn
 

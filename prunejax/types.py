@@ -26,3 +26,7 @@ class TrainState:
     batch_stats: Tree
     masks: Tree
     opt_state: Tree
+    frozen_at: Tree
+    """int32: the step of its stage at which the model diverged or collapsed and all else here stopped, -1 before."""
+    plateau_steps: Tree
+    """int32: for how many steps in a row the contrastive loss has been that of a collapsed encoder."""

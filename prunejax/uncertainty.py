@@ -78,10 +78,10 @@ def intervals(study: Study) -> Table:
             return _with_interval(float(values.mean()), resamples.mean(part, values), digits, len(values))
 
         trained, probes = study[run].trained(sparsity), models.probed
-        diverged = f"of {trained}; the others diverged" if len(models.seeds) < trained else ""
+        excluded = f"of {trained}; the others diverged or collapsed" if len(models.seeds) < trained else ""
         accuracy, q = mean(models, 100 * models.accuracy, 2), mean(models, models.q.mean(1), 3)
         depth, purity = mean(probes, probes.depth.mean(1), 2), mean(probes, 100 * probes.purity, 1)
-        count = Cell(str(len(models.seeds)), len(models.seeds), diverged)
+        count = Cell(str(len(models.seeds)), len(models.seeds), excluded)
         row = [Cell(titles[run]), percent(sparsity), count, accuracy, _pies(resamples, at(study, run, 0.0), models)]
         rows.append([*row, floors[run[:3]], q, depth, purity])
     header = ["Models", "Sparsity [%]", "n", "Accuracy [%]", "PIEs", "Noise floor [range]", "Q-Score", "Depth"]

@@ -63,3 +63,7 @@ def cifar10_dir() -> Path:
         if (candidate / "cifar10").is_dir():
             return candidate
     pytest.skip("CIFAR-10 is not prepared here; set PRUNEJAX_TFDS_DIR")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=10, help="how often a training process is killed in the test of it")

@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
 import prunejax
-from prunejax import checkpoint, evaluate, population
+from prunejax import checkpoint, evaluate, population, rundir
 from prunejax.config import UserError, override
 
 
@@ -16,17 +17,17 @@ def run(config, dataset, workdir, state=None, stop_after=None):
     """Trains `config` in its run directory, resuming what is there; saves at every report. Returns the last one."""
     run_dir, who = workdir / config.experiment.name, population.members(config)
     steps = population.total_steps(config, len(dataset.train_labels))
-    done = checkpoint.check_run(run_dir, config, dataset)
-    shapes = population.state_shapes(config, checkpoint.stage_of(steps, done), len(who), dataset)
-    checkpoint.open_run(run_dir, config, dataset, sum(steps.values()), shapes)
-    with checkpoint.open_manager(run_dir, config) as manager:
-        if done:
-            state = checkpoint.restore(manager, done, shapes)
+    before = checkpoint.newest(run_dir) if rundir.check_run(run_dir, config, dataset) else None
+    done, state = (before.step, before.state) if before else (0, state)
+    shapes = population.state_shapes(config, checkpoint.stage_of(steps, done), len(who), *dataset.shapes)
+    with (
+        rundir.open_run(run_dir, config, dataset, steps, shapes),
+        checkpoint.open_manager(run_dir, config, resume_at=done) as manager,
+    ):
         for count, now in enumerate(population.fit(config, who, dataset, state, done), 1):
-            checkpoint.save(manager, now.step, now.state)
+            checkpoint.save(manager, config, now.step, now.state)
             if count == stop_after:
                 break
-        manager.wait_until_finished()
     return checkpoint.load_population(run_dir)
 
 
@@ -53,10 +54,11 @@ def test_a_checkpoint_is_not_overwritten_by_the_steps_after_it(make_config, data
     who, states = population.members(config), {}
     run(config, dataset, tmp_path)
     for now in population.fit(config, who, dataset):
-        states[now.step] = jax.tree.map(np.array, now.state)
-    with checkpoint.open_manager(tmp_path / "sup_gmp", config) as manager:
-        for step in range(1, 9):
-            assert_equal(checkpoint.restore(manager, step, states[step]), states[step])
+        states[now.step] = now.state
+    checkpoints = tmp_path / "sup_gmp" / "checkpoints"
+    for step in range(8, 0, -1):
+        assert_equal(checkpoint.load_population(tmp_path / "sup_gmp").state, states[step])
+        shutil.rmtree(checkpoints / str(step))
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +141,7 @@ def test_a_directory_of_another_run_is_refused_and_left_as_it_is(make_config, da
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_written(make_config, dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(rundir.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     with pytest.raises(UserError, match="MiB are free"):
         run(make_config("sup_dense"), dataset, tmp_path / "new")
     assert not list(tmp_path.iterdir())

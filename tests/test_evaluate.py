@@ -24,7 +24,7 @@ def trained(dataset, make_config):
     state = jax.device_get(population.init(config, "sup", who, dataset))
     for norm in ("scale", "bias"):
         state.params["encoder"]["final_norm"][norm] = state.params["encoder"]["final_norm"][norm].copy()
-    state.params["encoder"]["final_norm"]["scale"][4] = np.nan
+    state = dataclasses.replace(state, frozen_at=np.array([-1, -1, -1, -1, 3, -1], np.int32))
     state.params["encoder"]["final_norm"]["scale"][5] = 0
     names = (dataset.class_names, dataset.checksum)
     return Population(config, who.seeds, who.sparsities, state, 8, 8, *names)

@@ -130,7 +130,7 @@ def test_models_that_diverged_are_left_out_and_said_to_be(study):
     assert [cell.beside for cell in accuracy] == ["", "", "2 of 3 models"]
     assert accuracy[2].value == pytest.approx(100 * study["scl_gmp"].at(0.9).accuracy[:2].mean())
     row = next(r for r in uncertainty.intervals(lossy).rows if (r[0].text, r[1].value) == ("SCL / GMP", 0.9))
-    assert row[2] == Cell("2", 2, "of 3; the others diverged")
+    assert row[2] == Cell("2", 2, "of 3; the others diverged or collapsed")
     none = lossy | {"scl_gmp": dataclasses.replace(study["scl_gmp"], l1=lost * np.nan)}
     assert column(tables.table_1(none), "SCL / GMP Acc [%]")[2].text == "0 of 3 models"
     for make in (uncertainty.intervals, uncertainty.comparison, uncertainty.overlap, uncertainty.recall_change):
@@ -259,12 +259,12 @@ def workdir(tmp_path_factory, make_config, dataset):
         run = dataclasses.replace(run, class_names=names, data_checksum=np.array(dataset.checksum))
         evaluate.save(run, run_dir / "measures.npz")
         (run_dir / "config.json").write_text(to_json(make_config(name, models=3)))
-        provenance = {"data_checksum": dataset.checksum, "class_names": [], "total_steps": 8}
+        provenance = {"data_checksum": dataset.checksum, "class_names": [], "image_shape": [8, 8, 1], "stage_steps": {}}
         (run_dir / "provenance.json").write_text(
             json.dumps(provenance | {"sessions": [{"commit": "0123456789abcdef"}]})
         )
         lines = (
-            {"stage": "sup", "step": step, "loss": [np.nan] + [1.0 / step] * (len(run.seeds) - 1)} for step in (1, 2, 3)
+            {"stage": "sup", "step": step, "loss": [None] + [1.0 / step] * (len(run.seeds) - 1)} for step in (1, 2, 3)
         )
         (run_dir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return root

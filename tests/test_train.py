@@ -10,8 +10,8 @@ import pytest
 
 from experiments.presets import PRESETS
 from experiments.registry import EXPERIMENTS
-from prunejax import population, prune, train
-from prunejax.config import LearningRate, Schedule, from_json, to_json
+from prunejax import losses, population, prune, train
+from prunejax.config import LearningRate, Schedule, SupCon, from_json, to_json
 from prunejax.config import Population as PopulationConfig
 
 
@@ -139,7 +139,7 @@ def lookup(tree, path):
 def population_arguments(config, dataset, name):
     who = population.members(config)
     return (
-        population.state_shapes(config, name, len(who), dataset),
+        population.state_shapes(config, name, len(who), *dataset.shapes),
         *(who.seeds, who.sparsities, np.zeros((len(who), len(dataset.train_labels)), np.int32)),
         *(
             (np.int32(0), np.int32(1)),
@@ -178,7 +178,8 @@ def test_pruning_is_still_a_branch_in_the_populations_program(make_config, datas
 
 def test_the_compiled_step_has_no_grouped_convolution(make_config, dataset):
     text = population.make_programs(make_config("sup_gmp"), "sup", dataset)(4, 32).as_text()
-    assert text.count(" convolution(") == 2 * (3 * 9 - 1)  # per device 2 models; the images need no gradient
+    # Per device 2 models; the images need no gradient; on CPU 1x1 and the smallest are matrix products instead.
+    assert text.count(" convolution(") == 2 * (3 * 9 - 1 - (3 * 4 if jax.default_backend() == "cpu" else 0))
     assert "feature_group_count=" not in text
     assert "batch_group_count=" not in text
 
@@ -190,7 +191,7 @@ def test_no_transposition_computes_its_operand_anew(make_config, dataset):
     bodies = re.findall(r"^%\S*fused_computation\S* .*?^}", text, re.MULTILINE | re.DOTALL)
     # The images of a batch, here 28, become the last axis.
     transposing = [body for body in bodies if re.search(r"f32\[\d+,\d+,\d+,28\]\S* (transpose|copy)\(", body)]
-    assert len(transposing) == 7  # of 9 convolutions; two need no transposition of their own
+    assert len(transposing) == 5  # of 9 convolutions; the others are matrix products
     for body in transposing:
         assert not re.search(r" (multiply|maximum|subtract)\(", body), body
 
@@ -253,7 +254,7 @@ def test_every_experiment_of_every_preset_survives_json_and_traces_one_step(pres
             lambda *a, s=step, n=name: s(*a, batch_size=config.stage(n).batch_size),
             *population_arguments(config, stand_in, name),
         )
-        assert state == population.state_shapes(config, name, len(population.members(config)), stand_in)
+        assert state == population.state_shapes(config, name, len(population.members(config)), *stand_in.shapes)
         assert all(value.shape == (len(population.members(config)),) for value in metrics.values())
 
 
@@ -314,3 +315,61 @@ def test_bfloat16_computes_the_step_but_keeps_float32_masters(make_config, datas
     ours, reference = (fit(c, dataset)[-1] for c in (config, make_config("sup_gmp", sparsities=(0.5,))))
     assert {leaf.dtype for leaf in jax.tree.leaves(ours.state.params)} == {jnp.dtype("float32")}
     np.testing.assert_allclose(ours.metrics["loss"], reference.metrics["loss"], rtol=0.3)
+
+
+def test_a_member_that_diverges_is_frozen_and_disturbs_no_other(make_config, dataset):
+    """One of eight gets a weight so large that its activations overflow; it was pruned before, and is not again."""
+    config = make_config("sup_gmp", models=8, sparsities=(0.9,))
+    who = population.members(config)
+    middle = fit_until(config, dataset, 4)
+    planted = jax.tree.map(np.array, middle)
+    planted.params["encoder"]["stem"]["kernel"][5, 0, 0, 0, 0] = 1e38
+    *_, sound = population.fit(config, who, dataset, middle, 4)
+    first, *_, end = population.fit(config, who, dataset, planted, 4)
+    assert end.state.frozen_at.tolist() == [-1, -1, -1, -1, -1, 4, -1, -1]
+    others = np.arange(8) != 5
+    for ours, theirs, before in zip(*map(jax.tree.leaves, (end.state, sound.state, planted)), strict=True):
+        np.testing.assert_array_equal(ours[others], theirs[others])
+        if ours is not end.state.frozen_at:
+            np.testing.assert_array_equal(ours[5], before[5])
+    for report in (first, end):
+        assert np.isnan(report.metrics["loss"]).tolist() == (~others).tolist()
+
+
+def fit_until(config, dataset, step):
+    return next(now.state for now in population.fit(config, population.members(config), dataset) if now.step == step)
+
+
+def test_a_collapsed_contrastive_encoder_is_frozen_after_so_many_steps(make_config, dataset):
+    """A projection that gives every image the same embedding leaves no gradient to get away from it."""
+    config = make_config("scl_dense", models=2, supcon=SupCon(collapse_steps=3))
+    who = population.members(config)
+    state = jax.tree.map(np.array, population.init(config, "scl", who, dataset))
+    last = state.params["projection"]["Dense_1"]
+    last["kernel"][1], last["bias"][1] = 0, 1
+    end = fit(config, dataset)[-1]
+    state = dataclasses.replace(fit_until(config, dataset, 3), params=state.params)
+    reports = list(population.fit(config, who, dataset, state, 3))
+    collapsed = losses.collapsed_supcon(8, 0.5, 0.07)  # the epoch's last batch has 4 images
+    assert reports[0].metrics["loss"][1] == pytest.approx(collapsed, rel=1e-5)
+    assert reports[-1].state.frozen_at.tolist() == [-1, 5]
+    assert reports[-1].state.frozen_at.dtype == np.int32
+    assert np.isfinite(reports[-1].metrics["loss"]).tolist() == [True, False]
+    assert end.state.frozen_at.tolist() == [-1, -1]
+
+
+def test_frozen_parents_have_frozen_children(make_config, dataset):
+    config = make_config("sup_one_shot", models=2, sparsities=(0.5,))
+    dense = fit(make_config("sup_dense"), dataset)[-1].state
+    dense = dataclasses.replace(dense, frozen_at=np.array([-1, 3], np.int32))
+    end = fit(config, dataset, state=dense)[-1]
+    assert end.state.frozen_at.tolist() == [-1, 3]
+    assert np.isnan(end.metrics["loss"]).tolist() == [False, True]
+
+
+def test_progress_can_be_had_at_any_step(make_config, dataset):
+    """As a signal asks for it; what follows is the same."""
+    config = make_config("scl_gmp")
+    usual, early = fit(config, dataset), fit(config, dataset, report_now=lambda: True)
+    assert [now.step for now in early] == list(range(1, 17))
+    jax.tree.map(np.testing.assert_array_equal, early[-1].state, usual[-1].state)

@@ -1,0 +1,155 @@
+"""A run's directory: what it says of itself, and who may write in it.
+
+`<run_dir>/{config.json, provenance.json, metrics.jsonl, checkpoints/<step>/, measures.npz}`.
+"""
+
+import contextlib
+import datetime
+import fcntl
+import importlib.metadata
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import jax
+
+from prunejax.config import Config, UserError, differences, load_config, to_json
+from prunejax.data import Dataset
+from prunejax.types import Tree
+
+
+def check_run(run_dir: Path, config: Config, dataset: Dataset) -> bool:
+    """Whether this run was begun before. Changes nothing.
+
+    Raises:
+        UserError: if the directory holds a run of another configuration or other data, or one that is being trained.
+    """
+    if not (run_dir / "config.json").exists():
+        return False
+    different = differences(config, load_config(run_dir), ("measure",))
+    different += differing_data(dataset.checksum, load_provenance(run_dir)["data_checksum"])
+    if different:
+        raise UserError(f"{run_dir} holds another run ({'; '.join(different)}); use another --workdir")
+    if (run_dir / ".lock").exists():
+        with (run_dir / ".lock").open() as file:
+            _lock(file)
+    return True
+
+
+def differing_data(ours: str, theirs: str) -> list[str]:
+    """As `config.differences`, of two data checksums."""
+    return [] if ours == theirs else [f"data checksum: {ours}, not {theirs}"]
+
+
+@contextlib.contextmanager
+def open_run(
+    run_dir: Path, config: Config, dataset: Dataset, stage_steps: dict[str, int], state: Tree
+) -> Iterator[None]:
+    """Creates the run directory if need be, notes this session in its `provenance.json`, and holds its lock.
+
+    Raises:
+        UserError: if it cannot be written, is being trained by another process, or has no room for checkpoints of
+            `state`, which may be shapes only.
+    """
+    existing = next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())
+    require_room(existing, state, config.checkpoint.keep + 1, "make room, or use another --workdir")
+    before = load_provenance(run_dir)["sessions"] if (run_dir / "config.json").exists() else []
+    provenance = {
+        "data_checksum": dataset.checksum,
+        "class_names": dataset.class_names,
+        "image_shape": dataset.image_shape,
+        "stage_steps": stage_steps,
+        "sessions": [*before, _session()],
+    }
+    with contextlib.ExitStack() as stack:
+        try:
+            (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context((run_dir / ".lock").open("a+"))
+            _lock(file)
+            file.truncate(0)
+            print(f"process {os.getpid()} on {socket.gethostname()}", file=file, end="", flush=True)
+            write_whole(run_dir / "provenance.json", json.dumps(provenance, indent=2) + "\n")
+            write_whole(run_dir / "config.json", to_json(config))
+        except OSError as error:
+            raise UserError(f"{run_dir}: cannot write there: {error.strerror}") from None
+        yield
+
+
+def require_room(directory: Path, state: Tree, copies: int, otherwise: str) -> None:
+    """Raises a UserError where the disk has no room for checkpoints of `state`, which may be shapes only."""
+    needed = copies * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    if (free := shutil.disk_usage(directory).free) < needed:
+        have = f"{free / 2**20:.1f} MiB are free"
+        raise UserError(f"{directory}: {copies} checkpoints need {needed / 2**20:.1f} MiB and {have}; {otherwise}")
+
+
+def _lock(file: TextIO) -> None:
+    """Takes the lock for as long as `file` is open; the system lets go of it when the process ends, however it does."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        raise UserError(
+            f"{Path(file.name).parent}: {file.read() or 'another process'} trains this run; wait for it, or stop it"
+        ) from None
+
+
+def load_provenance(run_dir: Path) -> dict[str, Any]:
+    """What `open_run` wrote.
+
+    Raises:
+        UserError: if it is missing, cannot be read or lacks something.
+    """
+    path = run_dir / "provenance.json"
+    try:
+        provenance = json.loads(path.read_text())
+        if not all(isinstance(name, str) for name in provenance["class_names"]):
+            raise ValueError("class_names are not all text")
+        height, width, channels = provenance["image_shape"]
+        return {
+            "data_checksum": str(provenance["data_checksum"]),
+            "class_names": tuple(provenance["class_names"]),
+            "image_shape": (int(height), int(width), int(channels)),
+            "stage_steps": {str(stage): int(steps) for stage, steps in provenance["stage_steps"].items()},
+            "sessions": list(provenance["sessions"]),
+            "commit": str(provenance["sessions"][-1]["commit"]),
+        }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path}: no readable provenance ({type(error).__name__}: {error})") from None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file that appears whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _session() -> dict[str, Any]:
+    packages = ("prunejax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    device = jax.devices()[0]
+    return {
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "versions": {"python": sys.version.split()[0], **{name: importlib.metadata.version(name) for name in packages}},
+        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+    }
+
+
+def _commit() -> str:
+    """The commit of this source tree, with `-dirty` for local changes; `unknown` for an installed package."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

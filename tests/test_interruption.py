@@ -1,0 +1,298 @@
+"""Nothing lost: kills, signals, locks, full disks and damaged files, each with a real training process."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+import warnings
+
+import jax
+import numpy as np
+import pytest
+from test_checkpoint import assert_equal, files, run
+from test_commands import ROOT, TINY, call, command, leaves
+
+import prunejax
+from prunejax import checkpoint, population, rundir
+from prunejax.config import UserError, override, to_json
+
+LONG = ["--experiment=sup_gmp", *TINY, "--set=checkpoint.every_steps=1", "--set=sup.epochs=200"]
+
+
+def start(workdir, *arguments):
+    """Training in a process of its own, which leaves a line when it ends."""
+    output = open(workdir.with_suffix(".log"), "a")
+    with output:
+        return subprocess.Popen(
+            command("train", f"--workdir={workdir}", *arguments), cwd=ROOT, stdout=output, stderr=output
+        )
+
+
+def reports(workdir):
+    path = workdir / "sup_gmp" / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def wait_until(condition, process):
+    deadline = time.monotonic() + 300
+    while not condition():
+        if process.poll() is not None:
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run that nothing disturbs."""
+    workdir = tmp_path_factory.mktemp("whole") / "runs"
+    assert call("train", f"--workdir={workdir}", *LONG).returncode == 0
+    return workdir
+
+
+def assert_same_bytes(workdir, whole):
+    ours, theirs = (prunejax.load_population(path / "sup_gmp") for path in (workdir, whole))
+    assert ours.step == theirs.step == 400
+    for mine, other in zip(leaves(ours), leaves(theirs), strict=True):
+        assert bytes(mine) == bytes(other)
+    steps = [json.loads(line)["step"] for line in (workdir / "sup_gmp/metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 401))
+
+
+def test_killed_at_random_moments_it_ends_in_the_same_bytes(tmp_path, whole, pytestconfig):
+    kills, seed = pytestconfig.getoption("--kills"), int.from_bytes(os.urandom(2))
+    print("seed of the moments:", seed)
+    moments = random.Random(seed)
+    workdir, killed = tmp_path / "runs", 0
+    while killed < kills:
+        process = start(workdir, *LONG)
+        # Most fall on steps and the checkpoints between them, one in five on the start.
+        before = reports(workdir) if moments.random() < 0.8 else -1
+        wait_until(lambda n=before: reports(workdir) > n, process)
+        time.sleep(moments.uniform(0, 0.4))
+        assert process.poll() is None, (killed, workdir.with_suffix(".log").read_text()[-2000:])
+        process.kill()
+        process.wait()
+        killed += 1
+    assert call("train", f"--workdir={workdir}", *LONG).returncode == 0
+    assert_same_bytes(workdir, whole)
+    left = {path.name for path in (workdir / "sup_gmp" / "checkpoints").iterdir()}
+    assert left == {"399", "400"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_ends_with_a_code_of_its_own(tmp_path, whole, number):
+    arguments = [*LONG, "--set=checkpoint.every_steps=1000", "--set=log_every_steps=1000"]
+    workdir = tmp_path / "runs"
+    process = start(workdir, *arguments)
+    wait_until((workdir / "sup_gmp" / "metrics.jsonl").exists, process)
+    time.sleep(1)
+    process.send_signal(number)
+    assert process.wait(timeout=60) == os.EX_TEMPFAIL
+    assert "saved; run it again to go on" in workdir.with_suffix(".log").read_text()
+    stopped = prunejax.load_population(workdir / "sup_gmp")
+    assert 0 < stopped.step < 400
+    done = call("train", f"--workdir={workdir}", *arguments)
+    assert f"resuming at step {stopped.step} of 400" in done.stdout
+    ours, theirs = (prunejax.load_population(path / "sup_gmp") for path in (workdir, whole))
+    for mine, other in zip(leaves(ours), leaves(theirs), strict=True):
+        assert bytes(mine) == bytes(other)
+
+
+def test_a_second_process_is_refused_while_the_first_lives(tmp_path, make_config, dataset):
+    config = make_config("sup_dense")
+    run(config, dataset, tmp_path, stop_after=1)
+    run_dir, steps = tmp_path / "sup_dense", population.total_steps(config, 100)
+    before = files(tmp_path)
+    with rundir.open_run(run_dir, config, dataset, steps, ()):
+        held = files(tmp_path)
+        with pytest.raises(UserError, match=rf"process {os.getpid()} on .* trains this run"):
+            rundir.check_run(run_dir, config, dataset)
+        with pytest.raises(UserError, match="trains this run"), rundir.open_run(run_dir, config, dataset, steps, ()):
+            pass
+        assert files(tmp_path) == held
+    assert rundir.check_run(run_dir, config, dataset)
+    assert before.keys() == held.keys()
+
+
+def test_a_lock_is_gone_with_its_process(tmp_path):
+    workdir = tmp_path / "runs"
+    process = start(workdir, *LONG)
+    wait_until(lambda: reports(workdir), process)
+    other = call("train", f"--workdir={workdir}", *LONG)
+    assert (other.returncode, other.stdout, other.stderr.count("\n")) == (2, "", 1)
+    assert f"process {process.pid} on" in other.stderr
+    process.kill()
+    process.wait()
+    with (workdir / "sup_gmp" / ".lock").open() as file:
+        rundir._lock(file)
+
+
+@contextlib.contextmanager
+def small_disk(path, size):
+    path.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path]).returncode:
+        pytest.skip("no right to mount a small file system")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", path], check=True)
+
+
+@pytest.mark.parametrize("left", [0, 200_000])
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, whole, left):
+    """The disk is found full before a checkpoint; with some bytes `left` while other files are written."""
+    with small_disk(tmp_path / "disk", "40m") as disk:
+        workdir, log = disk / "runs", tmp_path / "log"
+        with log.open("w") as output:
+            arguments = command("train", f"--workdir={workdir}", *LONG)
+            process = subprocess.Popen(arguments, cwd=ROOT, stdout=output, stderr=output)
+        wait_until(lambda: reports(workdir) > 20, process)
+        with (disk / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+            while shutil.disk_usage(disk).free > left:
+                filler.write(bytes(min(4096, shutil.disk_usage(disk).free - left)))
+        assert process.wait(timeout=100) == 2
+        lines = log.read_text().splitlines()  # Orbax's threads may have left some of theirs
+        assert [line for line in lines if line.startswith("error: ")] == lines[-1:]
+        assert "make room, and run it again" in lines[-1]
+        (disk / "filler").unlink()
+        kept = prunejax.load_population(workdir / "sup_gmp")
+        assert kept.step > 10
+        assert call("train", f"--workdir={workdir}", *LONG).returncode == 0
+        assert_same_bytes(workdir, whole)
+
+
+@pytest.fixture(scope="module")
+def two_checkpoints(make_config, dataset, tmp_path_factory):
+    """A finished run that kept steps 7 and 8."""
+    workdir = tmp_path_factory.mktemp("damage")
+    run(dataclasses.replace(make_config("sup_gmp"), log_every_steps=1), dataset, workdir)
+    return workdir / "sup_gmp"
+
+
+def newest_files(run_dir):
+    return sorted(path for path in (run_dir / "checkpoints" / "8").rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("harm", ["truncated", "emptied", "missing", "flipped"])
+def test_whichever_file_of_a_checkpoint_is_damaged_no_wrong_number_is_restored(two_checkpoints, tmp_path, harm):
+    """Either the file does not matter, or the checkpoint before is taken, with a warning that names both."""
+    whole, fell_back = prunejax.load_population(two_checkpoints), 0
+    names = [path.relative_to(two_checkpoints) for path in newest_files(two_checkpoints)]
+    assert len(names) > 5
+    for index, name in enumerate(names):
+        run_dir = tmp_path / str(index)
+        shutil.copytree(two_checkpoints, run_dir)
+        path = run_dir / name
+        content = bytearray(path.read_bytes())
+        if harm == "missing":
+            path.unlink()
+        elif harm == "flipped":
+            content[len(content) // 2] ^= 0xFF
+            path.write_bytes(content)
+        else:
+            path.write_bytes(content[: len(content) // 2] if harm == "truncated" else b"")
+        restored, warned = load_with_warnings(run_dir)
+        if restored.step == 8:
+            assert_equal(restored.state, whole.state)
+            continue
+        fell_back += 1
+        assert restored.step == 7
+        (message,) = warned
+        assert "checkpoint 8 is damaged" in message
+        assert "checkpoint 7 is taken instead" in message
+    assert fell_back >= 5
+
+
+def load_with_warnings(run_dir):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        restored = prunejax.load_population(run_dir)
+    return restored, [str(warning.message) for warning in caught if "damaged" in str(warning.message)]
+
+
+def test_a_damaged_checkpoint_is_trained_again(two_checkpoints, tmp_path, make_config, dataset):
+    whole = prunejax.load_population(two_checkpoints)
+    shutil.copytree(two_checkpoints, tmp_path / "sup_gmp")
+    shutil.rmtree(tmp_path / "sup_gmp" / "checkpoints" / "8" / "state")
+    with pytest.warns(UserWarning, match="checkpoint 8 is damaged .* checkpoint 7 is taken instead"):
+        again = run(dataclasses.replace(make_config("sup_gmp"), log_every_steps=1), dataset, tmp_path)
+    assert again.step == 8
+    assert_equal(again.state, whole.state)
+
+
+def test_without_a_checkpoint_that_can_be_read_it_is_refused(two_checkpoints, tmp_path):
+    shutil.copytree(two_checkpoints, tmp_path / "run")
+    for step in ("7", "8"):
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / step / "state")
+    with pytest.raises(UserError, match=r"checkpoint 8 is damaged .*checkpoint 7 is damaged .*none is left"):
+        prunejax.load_population(tmp_path / "run")
+
+
+def edit_config(run_dir, config, state):
+    (run_dir / "config.json").write_text(to_json(override(config, ["models=1"])))
+
+
+def edit_provenance(run_dir, config, state):
+    provenance = json.loads((run_dir / "provenance.json").read_text())
+    provenance["stage_steps"] = {"sup": 5}
+    (run_dir / "provenance.json").write_text(json.dumps(provenance))
+
+
+def rewrite(run_dir, config, state):
+    shutil.rmtree(run_dir / "checkpoints" / "8")
+    with checkpoint.open_manager(run_dir, config, resume_at=7) as manager:
+        checkpoint.save(manager, config, 8, state)
+
+
+def put_nan(run_dir, config, state):
+    state.params["head"]["Dense_0"]["bias"][2, 0] = np.nan
+    rewrite(run_dir, config, state)
+
+
+def loosen_masks(run_dir, config, state):
+    state.masks["encoder"]["stem"]["kernel"][3] = True
+    rewrite(run_dir, config, state)
+
+
+def other_format(run_dir, config, state, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FORMAT", 99)
+    rewrite(run_dir, config, state)
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (edit_config, r"checkpoint 8 is of other settings than config\.json \(models: 1, not 2\)"),
+        (edit_provenance, r"checkpoint 8 does not fit the stages in provenance\.json"),
+        (put_nan, r"checkpoint 8 holds weights that are not finite, of seeds \[0\]"),
+        (loosen_masks, r"checkpoint 8 has masks of sparsity 0\.89\d\d for seed 1 where the schedule has 0\.9000"),
+        (other_format, r"checkpoint 8 is of format 99, this version of prunejax reads"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_this_runs_is_refused_by_name(
+    two_checkpoints, tmp_path, monkeypatch, change, message
+):
+    shutil.copytree(two_checkpoints, tmp_path / "run")
+    restored = prunejax.load_population(tmp_path / "run")
+    state = jax.tree.map(np.array, restored.state)
+    change(tmp_path / "run", restored.config, state, *([monkeypatch] if change is other_format else []))
+    before = files(tmp_path)
+    with pytest.raises(UserError, match=message):
+        prunejax.load_population(tmp_path / "run")
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(("experiment", "at_multiples"), [("sup_gmp", False), ("sup_gmp", True), ("scl_gmp", False)])
+def test_the_schedule_knows_the_sparsity_after_every_step(make_config, dataset, experiment, at_multiples):
+    config = dataclasses.replace(make_config(experiment), log_every_steps=1)
+    config = dataclasses.replace(config, prune=dataclasses.replace(config.prune, at_multiples=at_multiples))
+    who, steps = population.members(config), population.total_steps(config, 100)
+    for now in population.fit(config, who, dataset):
+        checkpoint._check_masks(config, steps, now.step, who, now.state)
