@@ -30,9 +30,9 @@ Row = dict[str, Any]
 SETTINGS = {
     "WRN-16-2, 32x32": {"depth": 16, "widen": 2, "size": 32, "stage": "sup", "steps": 1},
     "WRN-16-2, 32x32, SCL": {"depth": 16, "widen": 2, "size": 32, "stage": "scl", "steps": 1},
-    "WRN-10-1, 32x32": {"depth": 10, "widen": 1, "size": 32, "stage": "sup", "steps": 2},
+    "WRN-10-1, 32x32": {"depth": 10, "widen": 1, "size": 32, "stage": "sup", "steps": 1},
     "WRN-10-1, 32x32, SCL": {"depth": 10, "widen": 1, "size": 32, "stage": "scl", "steps": 1},
-    "WRN-10-1, 8x8": {"depth": 10, "widen": 1, "size": 8, "stage": "sup", "steps": 20},
+    "WRN-10-1, 8x8": {"depth": 10, "widen": 1, "size": 8, "stage": "sup", "steps": 10},
 }
 """A network, the images' size, the loss, and the steps in a round."""
 LAUNCHED = {"GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", "")}

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from logging import CRITICAL, getLogger
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -98,7 +99,10 @@ def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[st
             _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
 
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
-    logging.set_verbosity(logging.FATAL)  # Orbax reports each save, and tells of each error twice before it raises it
+    # Orbax reports each save, and tells of each error, several times, besides raising it.
+    logging.set_verbosity(logging.FATAL)
+    getLogger("asyncio").setLevel(CRITICAL)
+    sys.unraisablehook = _unraisable
     app.run(guarded, flags_parser=parse)
 
 
@@ -117,6 +121,11 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def _unraisable(what) -> None:  # noqa: ANN001
+    if str(what.exc_value) != "Event loop is closed":  # Orbax's, when reads are cancelled after one has failed
+        sys.__unraisablehook__(what)
 
 
 def _print_help(doc: str, example: str, names: tuple[str, ...]) -> None:
