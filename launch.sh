@@ -53,7 +53,7 @@ shift || true
 case "$command" in
 demo)
   setup
-  python -m experiments.study --preset=digits --workdir=runs/digits "$@"
+  exec python -m experiments.study --preset=digits --workdir=runs/digits "$@"
   ;;
 test)
   setup test
@@ -84,7 +84,7 @@ report)
   ;;
 study | train | evaluate)
   if [[ " $* " == *" --tensorboard "* ]]; then setup tensorboard; else setup; fi
-  python -m "experiments.$command" "$@"
+  exec python -m "experiments.$command" "$@" # so that a signal to this script reaches it
   ;;
 "" | -h | --help | help) usage ;;
 *)

@@ -12,7 +12,7 @@ from absl import flags
 from experiments import flags as cli
 from experiments.logs import bar
 from experiments.registry import EXPERIMENTS
-from prunejax.config import UserError, load_config, override
+from prunejax.config import UserError, load_config, override, validate
 
 FLAGS = flags.FLAGS
 
@@ -40,7 +40,7 @@ def evaluate(runs: list[Path]) -> None:
     for run_dir in runs:
         try:
             measures = study[run_dir.name] = _evaluate(run_dir, load)
-        except UserError as error:
+        except (UserError, OSError) as error:
             skipped[run_dir.name] = error
             continue
         for level in measures.levels:
@@ -69,7 +69,9 @@ def _evaluate(run_dir: Path, load: Callable):  # noqa: ANN202
     from prunejax.checkpoint import load_population
 
     path, config = run_dir / "measures.npz", load_config(run_dir)
-    settings = override(config, [text for text in FLAGS.set if text.startswith("measure.")]).measure
+    config = override(config, [text for text in FLAGS.set if text.startswith("measure.")])
+    validate(config)
+    settings = config.measure
     if path.exists():
         measures = measuring.load(path)
         if measures.measure == settings:

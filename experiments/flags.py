@@ -81,7 +81,6 @@ def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[st
 
             # XLA splits a step over cores worse than a population splits over devices.
             jax.config.update("jax_num_cpu_devices", os.cpu_count())
-
             if "deterministic" in names and FLAGS.deterministic:
                 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
             jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
@@ -113,7 +112,8 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 
     def note(number: int, _: object) -> None:
         received.append(number)
-        signal.signal(number, signal.SIG_DFL)
+        for other in handlers:
+            signal.signal(other, signal.SIG_DFL)
 
     handlers = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -26,7 +26,10 @@ class MetricsLog:
 
         self.path, self.sparsities, self.writer = run_dir / "metrics.jsonl", sparsities, None
         lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= done]
+        try:
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= done]
+        except (ValueError, LookupError, TypeError) as error:
+            raise UserError(f"{self.path}: damaged ({error}); mend it, or move it away to go on without") from None
         write_whole(self.path, "".join(kept))
         if tensorboard:
             from tensorboardX import SummaryWriter
@@ -42,11 +45,16 @@ class MetricsLog:
 
     def write(self, now) -> None:  # noqa: ANN001
         """Notes a `population.Progress`; the metrics of frozen members are null."""
+        from prunejax.checkpoint import KEPT
+
         line = {"stage": now.stage, "step": now.step, "time": round(time.time(), 1)}
         for name, values in now.metrics.items():
             line[name] = [float(f"{value:.6g}") if math.isfinite(value) else None for value in values.tolist()]
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise UserError(f"{self.path}: {error.strerror}; {KEPT}") from None
         if self.writer:
             for name, values in now.metrics.items():
                 for sparsity in np.unique(self.sparsities):
@@ -61,13 +69,13 @@ def require_tensorboard() -> None:
         raise UserError("--tensorboard needs tensorboardX: pip install -e '.[tensorboard]'")
 
 
-def tell_frozen(name: str, config: Config, who, now, known: np.ndarray) -> np.ndarray:  # noqa: ANN001
+def tell_frozen(config: Config, who, now, known: np.ndarray) -> np.ndarray:  # noqa: ANN001
     """Says which members have been frozen since; returns which are."""
     frozen = np.isnan(now.metrics["loss"])
     for row in np.flatnonzero(frozen & ~known):
         collapsed = now.state.plateau_steps[row] >= config.supcon.collapse_steps
         print(
-            f"{name}: seed {who.seeds[row]} at sparsity {who.sparsities[row]:.3g} "
+            f"{config.experiment.name}: seed {who.seeds[row]} at sparsity {who.sparsities[row]:.3g} "
             f"{'collapsed' if collapsed else 'diverged'} at step {now.state.frozen_at[row]} of stage {now.stage}; "
             "it is frozen, and excluded from every result",
             file=sys.stderr,

@@ -65,7 +65,8 @@ def report(workdir: Path) -> Path:
         dataset = None
         notes.append(f"Not shown: the images, and so Figure 6. {error}")
     shown = sorted({f"{commits[name][:10]}{'-dirty' * commits[name].endswith('-dirty')}" for name in study})
-    source = f"n = {config.models} seeds a cell, preset {config.preset}, commit {', '.join(shown)}."
+    fewer = ", less those excluded" if any(run.excluded.any() for run in study.values()) else ""
+    source = f"n = {config.models} seeds a cell{fewer}, preset {config.preset}, commit {', '.join(shown)}."
     published = PUBLISHED if config.data.name == "cifar10" else None
     for note in notes:
         print(note)

@@ -45,11 +45,11 @@ def train(config: Config, dataset) -> float | None:  # noqa: ANN001
     shapes = population.state_shapes(config, checkpoint.stage_of(steps, done), len(who), *dataset.shapes)
     images = {stage: config.stage(stage).epochs * num_train * len(who) for stage in steps}
     with (
+        cli.stop_signals() as asked_to_stop,
         rundir.open_run(run_dir, config, dataset, steps, shapes),
-        checkpoint.open_manager(run_dir, config, resume_at=done) as manager,
+        checkpoint.open_manager(run_dir, config, done, before.damaged if before else ()) as manager,
         MetricsLog(run_dir, done, who.sparsities, FLAGS.tensorboard) as log,
         progress(name, images, steps, done) as on_step,
-        cli.stop_signals() as asked_to_stop,
     ):
         if done:
             print(f"{name}: resuming at step {done} of {total}")
@@ -61,7 +61,7 @@ def train(config: Config, dataset) -> float | None:  # noqa: ANN001
 
         for now in population.fit(config, who, dataset, state, done, on_step, lambda: asked_to_stop() or is_late()):
             log.write(now)
-            frozen = tell_frozen(name, config, who, now, frozen)
+            frozen = tell_frozen(config, who, now, frozen)
             stop = asked_to_stop() and now.step < total
             if now.ends_stage or stop or is_late() or now.step - saved >= config.checkpoint.every_steps:
                 checkpoint.save(manager, config, now.step, now.state)
@@ -70,6 +70,8 @@ def train(config: Config, dataset) -> float | None:  # noqa: ANN001
                 raise cli.Stopped(f"{name}: stopped at step {now.step} of {total}, saved; run it again to go on")
     excluded = f"; {frozen.sum()} of them excluded" if frozen.any() else ""
     print(f"{name}: trained {len(who)} models for {total} steps{excluded}; checkpoint in {run_dir}")
+    if asked_to_stop():
+        raise cli.Stopped(f"{name}: finished; stopped after it")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ a digest of each model, because a damaged file may well be restored with other n
 
 import contextlib
 import dataclasses
+import errno
 import itertools
 import os
 import re
@@ -47,6 +48,8 @@ class Population:
     total_steps: int
     class_names: tuple[str, ...]
     data_checksum: str
+    damaged: tuple[int, ...] = ()
+    """Steps of newer checkpoints, which cannot be read."""
 
     @property
     def frozen(self) -> np.ndarray:
@@ -74,14 +77,16 @@ class Population:
 
 
 @contextlib.contextmanager
-def open_manager(run_dir: Path, config: Config, resume_at: int | None = None) -> Iterator[ocp.CheckpointManager]:
+def open_manager(
+    run_dir: Path, config: Config, resume_at: int | None = None, damaged: tuple[int, ...] = ()
+) -> Iterator[ocp.CheckpointManager]:
     """The run's Orbax manager: asynchronous, keeping the newest `config.checkpoint.keep`; at the end all is written.
 
     It only reads, unless training is to `resume_at` a step: then what a killed process left half written goes, and
-    the checkpoints of later steps, which are damaged.
+    the `damaged` checkpoints.
 
     Raises:
-        UserError: if the disk refuses what is written in the block.
+        UserError: if there are other checkpoints of later steps, or the disk refuses what is written in the block.
     """
     writes = resume_at is not None
     options = ocp.CheckpointManagerOptions(
@@ -91,14 +96,22 @@ def open_manager(run_dir: Path, config: Config, resume_at: int | None = None) ->
     manager = ocp.CheckpointManager((run_dir / "checkpoints").absolute(), options=options, item_handlers=handlers)
     try:
         with manager:
-            for step in manager.all_steps():
-                if resume_at is not None and step > resume_at:
-                    manager.delete(step)
+            if writes and max((set(manager.all_steps()) - set(damaged)), default=0) > resume_at:
+                raise UserError(f"{run_dir} was trained by another process in this moment; run it again")
+            for step in damaged:
+                manager.delete(step)
             yield manager
     except ValueError as error:
-        if (code := re.search(r"os_error_code='(\d+)'", str(error))) is None:
+        if (trouble := _disk_trouble(error)) is None:
             raise
-        raise UserError(f"{run_dir}: cannot write a checkpoint: {os.strerror(int(code[1]))}; {KEPT}") from None
+        raise UserError(f"{run_dir}: cannot write a checkpoint: {trouble}; {KEPT}") from None
+
+
+def _disk_trouble(error: Exception) -> str | None:
+    """What the system says is wrong with the disk, if that is what the error tells; not that something is missing."""
+    found = re.search(r"os_error_code='(\d+)'", str(error))  # as tensorstore says it
+    code = int(found[1]) if found else getattr(error, "errno", None)
+    return None if code in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR) else os.strerror(code)
 
 
 def save(manager: ocp.CheckpointManager, config: Config, step: int, state: TrainState) -> None:
@@ -139,7 +152,7 @@ def load_population(run_dir: str | Path) -> Population:
 def newest(run_dir: Path) -> Population | None:
     """As `load_population`; None for a run that has no checkpoint yet."""
     config, provenance = load_config(run_dir), load_provenance(run_dir)
-    damaged = []
+    damaged = {}
     with open_manager(run_dir, config) as manager:
         for step in sorted(manager.all_steps(), reverse=True):
             try:
@@ -147,13 +160,17 @@ def newest(run_dir: Path) -> Population | None:
             except UserError as error:
                 raise UserError(f"{run_dir}: checkpoint {step} {error}") from None
             except (ValueError, OSError, KeyError, TypeError) as error:
-                damaged.append(f"checkpoint {step} is damaged ({' '.join(str(error).split())[:120]})")
+                if trouble := _disk_trouble(error):
+                    raise UserError(f"{run_dir}: checkpoint {step} cannot be read: {trouble}") from None
+                damaged[step] = f"checkpoint {step} is damaged ({' '.join(str(error).split())[:120]})"
                 continue
             if damaged:
-                warnings.warn(f"{run_dir}: {'; '.join(damaged)}; checkpoint {step} is taken instead", stacklevel=2)
-            return restored
+                told = "; ".join(damaged.values())
+                warnings.warn(f"{run_dir}: {told}; checkpoint {step} is taken instead", stacklevel=2)
+            return dataclasses.replace(restored, damaged=tuple(damaged))
     if damaged:
-        raise UserError(f"{run_dir}: {'; '.join(damaged)}; none is left, so delete the directory and train it again")
+        told = "; ".join(damaged.values())
+        raise UserError(f"{run_dir}: {told}; none is left: move the directory away and train it again")
     return None
 
 
@@ -178,22 +195,21 @@ def _restore(manager: ocp.CheckpointManager, config: Config, provenance: dict[st
     if not finite.all():
         raise UserError(f"holds weights that are not finite, of seeds {who.seeds[~finite].tolist()}")
     _check_masks(config, stage_steps, step, who, state)
-    return Population(
-        *(config, who.seeds, who.sparsities, state, step, sum(stage_steps.values())),
-        *(classes, provenance["data_checksum"]),
-    )
+    total, checksum = sum(stage_steps.values()), provenance["data_checksum"]
+    return Population(config, who.seeds, who.sparsities, state, step, total, classes, checksum)
 
 
 def _check_masks(config: Config, stage_steps: dict[str, int], step: int, who: Members, state: TrainState) -> None:
     """Refuses masks that are not of the sparsity that the schedule asks for."""
     first, *_ = stage_steps
-    # Where a head stage prunes the head by a schedule of its own, only the encoder's masks are known here.
-    prunable = train.prunable_leaves(config, first) if step <= stage_steps[first] else prune.convolution_kernels
+    # A head stage may prune by a schedule of its own: of the encoder what the first stage left, to the target.
+    beyond = step > stage_steps[first]
+    prunable = prune.convolution_kernels if beyond else train.prunable_leaves(config, first)
     for row in np.flatnonzero(state.frozen_at < 0):
         masks = jax.tree.map(lambda leaf, r=row: leaf[r], state.masks)
         expected = train.sparsity_after(config, min(step, stage_steps[first]), float(who.sparsities[row]))
-        found = float(prune.sparsity(masks, prunable))
-        if abs(found - expected) > 1e-3:
+        found, most = float(prune.sparsity(masks, prunable)), who.sparsities[row] if beyond else expected
+        if not expected - 1e-3 <= found <= most + 1e-3:
             raise UserError(
                 f"has masks of sparsity {found:.4f} for seed {who.seeds[row]} where the schedule has {expected:.4f}"
             )

@@ -133,7 +133,9 @@ class SupCon:
     temperature: float = 0.5
     base_temperature: float = 0.07
     collapse_steps: int = 200
-    """A model whose loss was within `train.PLATEAU` of a collapsed encoder's for so many steps in a row is frozen."""
+    """A model is frozen whose loss was that of a collapsed encoder for so many steps in a row,"""
+    collapse_tolerance: float = 1e-3
+    """give or take this fraction of it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -296,8 +298,9 @@ def _build(hint: Any, value: Any, path: str) -> Any:  # noqa: ANN401
 
 
 POSITIVE = (
-    *("models", "log_every_steps", "model.widen_factor", "model.projection_dim", "data.train_examples"),
-    *("data.test_examples", "supcon.temperature", "supcon.base_temperature", "supcon.collapse_steps"),
+    *("models", "log_every_steps", "model.widen_factor", "model.projection_dim", "prune.power"),
+    *("data.train_examples", "data.test_examples", "supcon.temperature", "supcon.base_temperature"),
+    *("supcon.collapse_steps",),
     *("checkpoint.every_steps", "checkpoint.every_minutes", "checkpoint.keep", "population.models_per_program"),
     *("population.steps_per_call", "measure.probe_models", "measure.neighbors", "measure.depth_examples"),
 )
@@ -305,6 +308,7 @@ POSITIVE = (
 RANGES = {
     **dict.fromkeys(("momentum", "jitter_probability", "grayscale_probability"), (0, 1)),
     **dict.fromkeys(("initial", "factor", "final", "weight_decay", "crop_padding"), (0, math.inf)),
+    **dict.fromkeys(("subset_seed", "umap_seed"), (0, 2**32 - 1)),
 }
 """Of fields by their last name, both ends included."""
 

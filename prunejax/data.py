@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shlex
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def _cached(builder: Any, test: str) -> dict[str, np.ndarray]:  # noqa: ANN401
     key = hashlib.sha256(json.dumps([str(builder.data_path), files]).encode()).hexdigest()[:16]
     path = cache_dir() / "datasets" / f"{builder.name}-{key}"
     names = ("train_images", "train_labels", "test_images", "test_labels")
-    with contextlib.suppress(OSError, ValueError, EOFError):  # absent or damaged: decode again
+    with contextlib.suppress(OSError, ValueError, EOFError, MemoryError, tokenize.TokenError):  # absent or damaged
         arrays = {name: np.load(path / f"{name}.npy", allow_pickle=False) for name in names}
         if (path / "sha256").read_text() == digest(*arrays.values()):
             return arrays

@@ -229,8 +229,11 @@ def _embed(representations: np.ndarray, seed: int) -> np.ndarray:
 def save(measures: Measures, path: Path) -> None:
     """Writes `measures.npz`, whole or not at all."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    np.savez_compressed(temporary, **dataclasses.asdict(measures))
-    temporary.replace(path)
+    try:
+        np.savez_compressed(temporary, **dataclasses.asdict(measures))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load(path: Path) -> Measures:

@@ -31,6 +31,8 @@ def check_run(run_dir: Path, config: Config, dataset: Dataset) -> bool:
         UserError: if the directory holds a run of another configuration or other data, or one that is being trained.
     """
     if not (run_dir / "config.json").exists():
+        if any((run_dir / "checkpoints").glob("[0-9]*")):
+            raise UserError(f"{run_dir} has checkpoints but no config.json; put that back, or use another --workdir")
         return False
     different = differences(config, load_config(run_dir), ("measure",))
     different += differing_data(dataset.checksum, load_provenance(run_dir)["data_checksum"])
@@ -38,7 +40,7 @@ def check_run(run_dir: Path, config: Config, dataset: Dataset) -> bool:
         raise UserError(f"{run_dir} holds another run ({'; '.join(different)}); use another --workdir")
     if (run_dir / ".lock").exists():
         with (run_dir / ".lock").open() as file:
-            _lock(file)
+            _lock(file, fcntl.LOCK_SH)
     return True
 
 
@@ -89,10 +91,10 @@ def require_room(directory: Path, state: Tree, copies: int, otherwise: str) -> N
         raise UserError(f"{directory}: {copies} checkpoints need {needed / 2**20:.1f} MiB and {have}; {otherwise}")
 
 
-def _lock(file: TextIO) -> None:
+def _lock(file: TextIO, kind: int = fcntl.LOCK_EX) -> None:
     """Takes the lock for as long as `file` is open; the system lets go of it when the process ends, however it does."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         file.seek(0)
         raise UserError(

@@ -19,8 +19,6 @@ from prunejax.models import make_networks
 from prunejax.optim import make_learning_rate, make_optimizer
 from prunejax.types import Array, Key, Scalar, TrainState, Tree
 
-PLATEAU = 1e-3
-"""How near a loss must be to a collapsed encoder's, as a fraction of it, to be on its plateau."""
 Metrics = dict[str, Float[Array, ""]]
 ScheduleSteps = tuple[Scalar, Scalar, Scalar]
 """(begin, end, every) of gradual pruning, traced so that experiments differing in them share one compiled program."""
@@ -172,8 +170,9 @@ def make_step(
             plateau_steps = state.plateau_steps
             if stage.loss == "supcon":
                 plateau = losses.collapsed_supcon(len(views), config.supcon.temperature, config.supcon.base_temperature)
-                flat = jnp.abs(metrics["loss"] / plateau - 1) < PLATEAU
-                plateau_steps = jnp.where(flat, plateau_steps + 1, 0)
+                flat = jnp.abs(metrics["loss"] - plateau) <= config.supcon.collapse_tolerance * plateau
+                counted = jnp.where(flat, plateau_steps + 1, 0)
+                plateau_steps = jnp.where(state.frozen_at < 0, counted, plateau_steps)
             # A gradient that is not finite moves a weight that is not; of the activations the loss alone does not
             # tell: on CPU XLA's maximum drops NaN, and so does ReLU.
             results = jax.tree.leaves((metrics["loss"], batch_stats, moved))

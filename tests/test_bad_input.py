@@ -182,10 +182,10 @@ def all_places(node):
 
 
 def test_files(ask, study):
-    """What is harmed in a file that matters is refused; what is not, is as before."""
+    """What is harmed is refused, or did not matter; nothing is changed, and no traceback seen."""
     refused = set()
 
-    @settings(max_examples=400, **FUZZ)
+    @settings(max_examples=250, **FUZZ)
     @given(
         name=st.sampled_from(["config.json", "provenance.json", "measures.npz"]),
         harmed=HARMS,
@@ -209,4 +209,4 @@ def test_files(ask, study):
             path.write_bytes(whole)
 
     check()
-    assert len(refused) > 200
+    assert len(refused) > 100

@@ -22,7 +22,7 @@ def run(config, dataset, workdir, state=None, stop_after=None):
     shapes = population.state_shapes(config, checkpoint.stage_of(steps, done), len(who), *dataset.shapes)
     with (
         rundir.open_run(run_dir, config, dataset, steps, shapes),
-        checkpoint.open_manager(run_dir, config, resume_at=done) as manager,
+        checkpoint.open_manager(run_dir, config, done, before.damaged if before else ()) as manager,
     ):
         for count, now in enumerate(population.fit(config, who, dataset, state, done), 1):
             checkpoint.save(manager, config, now.step, now.state)

@@ -162,8 +162,8 @@ FLOAT = ("image_feature.Image", {"image": {"shape": {"dimensions": ["2", "2", "1
         (IMAGE, [example(SQUARE, 0), example(SQUARE, 1)[:-3]], "example 1 of train cannot be read"),
         (IMAGE, [b"", b""], "example 0 of train cannot be read"),
         (ANY_SIZE, [example(SQUARE, 0), example(WIDE, 1)], "needs images of one size and type uint8"),
-        (FLOAT, [example(SQUARE, 0), example(SQUARE, 1)], "train"),
-        (IMAGE, [], "train"),
+        (FLOAT, [example(SQUARE, 0), example(SQUARE, 1)], "train(: needs images| cannot be read)"),
+        (IMAGE, [], "train(: needs images| cannot be read)"),
     ],
 )
 def test_records_that_cannot_be_classified_are_refused(tmp_path, monkeypatch, image, records, message):
