@@ -101,7 +101,7 @@ def open_manager(
             for step in damaged:
                 manager.delete(step)
             yield manager
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         if (trouble := _disk_trouble(error)) is None:
             raise
         raise UserError(f"{run_dir}: cannot write a checkpoint: {trouble}; {KEPT}") from None
