@@ -166,26 +166,42 @@ def make_step(
         with jax.named_scope("apply_masks"):
             params = prune.apply_masks(params | moved, masks)
         metrics["sparsity"] = prune.sparsity(masks, prunable)
-        with jax.named_scope("freeze"):
-            plateau_steps = state.plateau_steps
-            if stage.loss == "supcon":
-                plateau = losses.collapsed_supcon(len(views), config.supcon.temperature, config.supcon.base_temperature)
-                flat = jnp.abs(metrics["loss"] - plateau) <= config.supcon.collapse_tolerance * plateau
-                counted = jnp.where(flat, plateau_steps + 1, 0)
-                plateau_steps = jnp.where(state.frozen_at < 0, counted, plateau_steps)
-            # A gradient that is not finite moves a weight that is not; of the activations the loss alone does not
-            # tell: on CPU XLA's maximum drops NaN, and so does ReLU.
-            results = jax.tree.leaves((metrics["loss"], batch_stats, moved))
-            healthy = jnp.stack([jnp.isfinite(leaf).all() for leaf in results]).all()
-            healthy &= plateau_steps < config.supcon.collapse_steps
-            frozen_at = jnp.where(healthy | (state.frozen_at >= 0), state.frozen_at, step)
-            lives = frozen_at < 0
-            new = TrainState(params, batch_stats, masks, opt_state, frozen_at, plateau_steps)
-            old = dataclasses.replace(state, frozen_at=frozen_at, plateau_steps=plateau_steps)
-            metrics = jax.tree.map(lambda value: jnp.where(lives, value, jnp.nan), metrics)
-            return jax.tree.map(lambda after, before: jnp.where(lives, after, before), new, old), metrics
+        after = TrainState(params, batch_stats, masks, opt_state, state.frozen_at, state.plateau_steps)
+        collapsed = None
+        if stage.loss == "supcon":
+            collapsed = losses.collapsed_supcon(len(views), config.supcon.temperature, config.supcon.base_temperature)
+        return _unless_failed(config, step, state, after, moved, metrics, collapsed)
 
     return step_fn
+
+
+@jax.named_scope("freeze")
+def _unless_failed(
+    config: Config,
+    step: Scalar,
+    before: TrainState,
+    after: TrainState,
+    moved: Tree,
+    metrics: Metrics,
+    collapsed: float | None,
+) -> tuple[TrainState, Metrics]:
+    """What a step leaves: `after`, or `before` and NaN for a model that it shows to have failed, or that had before.
+
+    `moved` are the weights before they are masked; `collapsed` the loss of a collapsed encoder, if there is such.
+    """
+    plateau_steps, loss = before.plateau_steps, metrics["loss"]
+    if collapsed is not None:
+        flat = jnp.abs(loss - collapsed) <= config.supcon.collapse_tolerance * collapsed
+        plateau_steps = jnp.where(before.frozen_at < 0, jnp.where(flat, plateau_steps + 1, 0), plateau_steps)
+    # A gradient that is not finite moves a weight that is not; of the activations the loss alone does not tell: on
+    # CPU XLA's maximum drops NaN, and so does ReLU.
+    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((loss, after.batch_stats, moved))]
+    healthy = jnp.stack(finite).all() & (plateau_steps < config.supcon.collapse_steps)
+    frozen_at = jnp.where(healthy | (before.frozen_at >= 0), before.frozen_at, step)
+    lives = frozen_at < 0
+    before, after = (dataclasses.replace(s, frozen_at=frozen_at, plateau_steps=plateau_steps) for s in (before, after))
+    metrics = jax.tree.map(lambda value: jnp.where(lives, value, jnp.nan), metrics)
+    return jax.tree.map(lambda new, old: jnp.where(lives, new, old), after, before), metrics
 
 
 def make_batch(
