@@ -30,7 +30,9 @@ def make_config(spec: dict[str, Any]):  # noqa: ANN201
         compute_dtype=spec["dtype"],
         sup=replace(config.sup, batch_size=spec["batch"]),
         scl=replace(config.scl, batch_size=spec["batch"]),
-        population=Population(spec.get("models_per_program"), spec.get("convolution", "unrolled"), steps_per_call=1),
+        population=Population(
+            spec.get("models_per_program"), convolution=spec.get("convolution", "unrolled"), steps_per_call=1
+        ),
     )
 
 
@@ -46,13 +48,13 @@ def random_dataset(spec: dict[str, Any]):  # noqa: ANN201
 
 def ours(spec: dict[str, Any]) -> Round:
     """One step of the whole population in the programs of `population.fit`."""
-    from prunejax import population
+    from prunejax import population, programs
 
     config, dataset, stage = make_config(spec), random_dataset(spec), spec["stage"]
-    who, programs = population.members(config), population.make_programs(config, stage, dataset)
-    chunks = population.chunk_rows(len(who), population.plan(config, stage, who, dataset, programs).models_per_program)
-    parts = [population.Members(who.seeds[rows], who.sparsities[rows]) for rows in chunks]
-    steps = [population.rehearse(config, stage, part, dataset, programs) for part in parts]
+    who, program = population.members(config), programs.make_programs(config, stage, dataset)
+    plan = programs.plan(config, stage, len(who), dataset, program)
+    chunks = range(len(plan.chunks))
+    steps = [population.rehearse(config, stage, who, dataset, plan, program, chunk) for chunk in chunks]
     return lambda: [step() for step in steps]
 
 
@@ -153,7 +155,7 @@ def augmentation(spec: dict[str, Any]) -> Round:
     import jax
     from jax.sharding import PartitionSpec
 
-    from prunejax import population, train
+    from prunejax import devices, train
 
     config, dataset = make_config(spec), random_dataset(spec)
     draw = train.make_batch(config, spec["stage"])
@@ -161,7 +163,7 @@ def augmentation(spec: dict[str, Any]) -> Round:
     def draw_all(seeds, images):  # noqa: ANN001, ANN202
         return jax.vmap(lambda seed: draw(train.key_for(seed, "augment"), images[: spec["batch"]]))(seeds)
 
-    mesh, specs = population.make_mesh(spec["models"]), (PartitionSpec("models"), PartitionSpec())
+    mesh, specs = devices.make_mesh(config.population, spec["models"]), (PartitionSpec("models"), PartitionSpec())
     split = jax.shard_map(draw_all, mesh=mesh, in_specs=specs, out_specs=specs[0])
     seeds, images = np.arange(spec["models"], dtype=np.int32), dataset.train_images
     program = jax.jit(split)

@@ -33,12 +33,13 @@ def main() -> None:
 
     jax.config.update("jax_num_cpu_devices", spec["devices"])
     from benchmarks.contestants import make_config, random_dataset
-    from prunejax import population
+    from prunejax import population, programs
 
     config, dataset, stage = make_config(spec), random_dataset(spec), spec["stage"]
-    who, programs = population.members(config), population.make_programs(config, stage, dataset)
-    step = population.rehearse(config, stage, who, dataset, programs)
-    scopes = operation_scopes(programs(len(who), spec["batch"]).as_text())
+    who, program = population.members(config), programs.make_programs(config, stage, dataset)
+    plan = programs.plan(config, stage, len(who), dataset, program)
+    step = population.rehearse(config, stage, who, dataset, plan, program)
+    scopes = operation_scopes(program(len(who), spec["batch"]).as_text())
     step()
     seconds = []
     for _ in range(spec["repeats"]):

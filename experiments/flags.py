@@ -1,6 +1,8 @@
 """The command line that all scripts share: flags, and one-line errors with exit code 2."""
 
 import contextlib
+import itertools
+import json
 import os
 import signal
 import sys
@@ -15,7 +17,7 @@ from absl import app, flags, logging
 
 from experiments.presets import PRESETS
 from experiments.registry import EXPERIMENTS
-from prunejax.config import Config, UserError, override, validate
+from prunejax.config import Config, Data, UserError, override, validate
 
 FLAGS = flags.FLAGS
 _DEFINITIONS: dict[str, Callable[[], Any]] = {
@@ -42,11 +44,24 @@ _DEFINITIONS: dict[str, Callable[[], Any]] = {
         False,
         "On GPU: only operations that repeat bit for bit, as on CPU; slower.",
     ),
+    "distributed": lambda: flags.DEFINE_bool(
+        "distributed", False, "One of several processes, which Slurm or the TPU's metadata name, on one population."
+    ),
+    "coordinator_address": lambda: flags.DEFINE_string(
+        "coordinator_address",
+        None,
+        "One of several processes, by hand: HOST:PORT of the first; give the next two too.",
+    ),
+    "num_processes": lambda: flags.DEFINE_integer(
+        "num_processes", None, "How many processes there are, each with a host's devices.", lower_bound=1
+    ),
+    "process_id": lambda: flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.", lower_bound=0),
     "tensorboard": lambda: flags.DEFINE_bool("tensorboard", False, "Also write the curves for TensorBoard."),
     "dataset": lambda: flags.DEFINE_string("dataset", None, "A TFDS data set's name.", required=True),
 }
+HOSTS = ("distributed", "coordinator_address", "num_processes", "process_id")
 TRAINING = ("preset", "workdir", "data_dir", "models", "sparsities", "seed", "set", "dry_run", "devices")
-TRAINING += ("deterministic", "tensorboard")
+TRAINING += ("deterministic", "tensorboard", *HOSTS)
 
 
 class Stopped(Exception):
@@ -77,14 +92,18 @@ def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[st
         try:
             import jax
 
+            from prunejax import hosts
             from prunejax.data import cache_dir
 
             # XLA splits a step over cores worse than a population splits over devices.
-            jax.config.update("jax_num_cpu_devices", os.cpu_count())
+            if "JAX_NUM_CPU_DEVICES" not in os.environ:
+                jax.config.update("jax_num_cpu_devices", os.cpu_count())
             if "deterministic" in names and FLAGS.deterministic:
                 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
             jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+            if "distributed" in names:
+                _connect()
             main()
         except UserError as error:
             _fail(str(error))
@@ -96,6 +115,10 @@ def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[st
             sys.exit(128 + signal.SIGINT)
         except OSError as error:
             _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+        except RuntimeError as error:
+            if hosts.alone():
+                raise
+            _fail(f"another process seems to have died ({error}); start all of them again to go on", 1)
 
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     # Orbax reports each save, and tells of each error, several times, besides raising it.
@@ -105,9 +128,31 @@ def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[st
     app.run(guarded, flags_parser=parse)
 
 
+def _connect() -> None:
+    """Joins the other processes, if there are any; only the first prints."""
+    from prunejax import hosts
+
+    by_hand = [FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id]
+    if any(value is not None for value in by_hand) and None in by_hand:
+        raise UserError("--coordinator_address, --num_processes and --process_id belong together")
+    if FLAGS.distributed or None not in by_hand:
+        hosts.connect(*by_hand)
+        hosts.require_same("the command", json.dumps({name: FLAGS[name].value for name in TRAINING if name in FLAGS}))
+        if not hosts.is_first():
+            sys.stdout = open(os.devnull, "w")
+
+
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Gives what tells whether SIGTERM or SIGINT has come; a second one ends the process at once."""
+    """Gives what tells whether SIGTERM or SIGINT has come; a second one ends the process at once.
+
+    Several processes agree on the call at which all of them hear of it; each must ask as often as the others.
+    """
+    from prunejax import hosts
+
+    if not hosts.alone():
+        yield from _stop_together()
+        return
     received = []
 
     def note(number: int, _: object) -> None:
@@ -121,6 +166,27 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+CALLS = itertools.count()
+"""Of what asks whether to stop, through all experiments of a study."""
+
+
+def _stop_together() -> Iterator[Callable[[], bool]]:
+    from jax.experimental.multihost_utils import reached_preemption_sync_point
+
+    heard = []  # JAX itself waits for SIGTERM
+
+    def stop() -> bool:
+        if not heard and reached_preemption_sync_point(next(CALLS)):
+            heard.append(True)
+        return bool(heard)
+
+    before = signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _unraisable(what) -> None:  # noqa: ANN001
@@ -137,9 +203,9 @@ def _print_help(doc: str, example: str, names: tuple[str, ...]) -> None:
         print(f"  --{name}{choices}\n      {text}")
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, code: int = 2) -> NoReturn:
     print("error: " + " ".join(message.split()), file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)
 
 
 def make_config(experiment: str) -> Config:
@@ -159,6 +225,15 @@ def make_config(experiment: str) -> Config:
     return (
         config if config.experiment.pruned else replace(config, sparsities=(0.0,))
     )  # so that a dense run serves any --sparsities
+
+
+def load_data(config: Data):  # noqa: ANN201
+    """The data set, which each process reads for itself; all must have read the same."""
+    from prunejax import data, hosts
+
+    dataset = hosts.together(lambda: data.load(config, FLAGS.data_dir))
+    hosts.require_same("the data checksum", dataset.checksum)
+    return dataset
 
 
 def workdir() -> Path:

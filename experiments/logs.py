@@ -18,7 +18,8 @@ from prunejax.config import Config, UserError
 class MetricsLog:
     """Appends one line per report to `metrics.jsonl`: stage, step, Unix time, and each metric `[models]`.
 
-    Lines beyond `done`, of steps that were lost with a killed process, are dropped first.
+    Lines beyond `done`, of steps that were lost with a killed process, are dropped first. Of several processes only
+    the first writes.
     """
 
     def __init__(self, run_dir: Path, done: int, sparsities: np.ndarray, tensorboard: bool) -> None:

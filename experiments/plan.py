@@ -14,31 +14,28 @@ def print_plan(config: Config, who, dataset) -> float:  # noqa: ANN001
     """Prints what training would cost, from the compiled programs and a few real steps; returns its seconds."""
     import jax
 
-    from prunejax import population
+    from prunejax import population, programs
 
     sparsities = ", ".join(f"{level:.3g}" for level in sorted(set(who.sparsities.tolist())))
     print(f"{config.experiment.name}: {len(who)} models = {config.models} seeds x sparsities {sparsities}")
     total = 0.0
     for stage, steps in population.total_steps(config, len(dataset.train_labels)).items():
-        programs = population.make_programs(config, stage, dataset)
-        plan = population.plan(config, stage, who, dataset, programs)
-        chunks = population.chunk_rows(len(who), plan.models_per_program)
-        first = population.Members(who.seeds[chunks[0]], who.sparsities[chunks[0]])
-        call = population.rehearse(config, stage, first, dataset, programs)
+        program = programs.make_programs(config, stage, dataset)
+        plan = programs.plan(config, stage, len(who), dataset, program)
+        call = population.rehearse(config, stage, who, dataset, plan, program)
         call()  # the first run of a program is slower
-        seconds = statistics.median(timeit.repeat(call, number=1, repeat=5)) / population.steps_per_call(config)
+        seconds = statistics.median(timeit.repeat(call, number=1, repeat=5)) / programs.steps_per_call(config)
         batch_size = min(config.stage(stage).batch_size, len(dataset.train_labels))
-        used = population.make_mesh(plan.models_per_program).size
-        total += (
-            steps
-            * seconds
-            * (-(-len(who) // FLAGS.devices) * used / plan.models_per_program if FLAGS.devices else len(chunks))
-        )
+        used, calls = plan.mesh.size, len(plan.chunks)
+        if FLAGS.devices:
+            calls = -(-len(who) // FLAGS.devices) * used / plan.models_per_program
+        total += steps * seconds * calls
         flops = plan.flops / plan.models_per_program * len(who) * steps
         print(
             f"  {stage}: {steps} steps of batch {batch_size}; {flops / 1e15:.4g} PFLOP in all; "
-            f"{len(chunks)} program(s) a step of up to {plan.models_per_program} models, {plan.bytes / 2**30:.2f} GiB; "
-            f"{plan.models_per_program * batch_size / seconds:,.0f} images/s on {used} devices here"
+            f"{len(plan.chunks)} program(s) a step of up to {plan.models_per_program} models, "
+            f"{plan.bytes / 2**30:.2f} GiB; {plan.models_per_program * batch_size / seconds:,.0f} images/s "
+            f"on {used} devices here"
         )
-    print(f"  about {total / 3600:.3g} hours on {FLAGS.devices or jax.local_device_count()} such devices")
+    print(f"  about {total / 3600:.3g} hours on {FLAGS.devices or jax.device_count()} such devices")
     return total

@@ -16,14 +16,12 @@ FLAGS = flags.FLAGS
 def main() -> None:
     """The experiment that the flags name."""
     config = cli.make_config(FLAGS.experiment)
-    from prunejax import data
-
-    train(config, data.load(config.data, FLAGS.data_dir))
+    train(config, cli.load_data(config.data))
 
 
 def train(config: Config, dataset) -> float | None:  # noqa: ANN001
     """Trains `config` to its end in its directory under the work directory; with --dry_run only says the seconds."""
-    from prunejax import checkpoint, population, rundir
+    from prunejax import checkpoint, hosts, population, programs, rundir
 
     num_train = len(dataset.train_labels)
     validate(config, num_train, dataset.image_shape[-1])
@@ -36,13 +34,13 @@ def train(config: Config, dataset) -> float | None:  # noqa: ANN001
         return print_plan(config, who, dataset)
     if FLAGS.devices:
         raise UserError("--devices only extrapolates with --dry_run; training uses every device it finds")
-    before = checkpoint.newest(run_dir) if rundir.check_run(run_dir, config, dataset) else None
+    before = hosts.together(lambda: checkpoint.newest(run_dir) if rundir.check_run(run_dir, config, dataset) else None)
     done, state = (before.step, before.state) if before else (0, None)
     if done == total:
         return print(f"{name}: finished before, all {total} steps; nothing to do")
     if config.experiment.parent and not done:
-        state = checkpoint.load_parent(config, cli.workdir(), who, dataset.checksum)
-    shapes = population.state_shapes(config, checkpoint.stage_of(steps, done), len(who), *dataset.shapes)
+        state = hosts.together(lambda: checkpoint.load_parent(config, cli.workdir(), who, dataset.checksum))
+    shapes = programs.state_shapes(config, checkpoint.stage_of(steps, done), len(who), *dataset.shapes)
     images = {stage: config.stage(stage).epochs * num_train * len(who) for stage in steps}
     with (
         cli.stop_signals() as asked_to_stop,
@@ -59,12 +57,15 @@ def train(config: Config, dataset) -> float | None:  # noqa: ANN001
         def is_late() -> bool:
             return time.monotonic() - saved_at > 60 * config.checkpoint.every_minutes
 
-        for now in population.fit(config, who, dataset, state, done, on_step, lambda: asked_to_stop() or is_late()):
+        def report_now() -> bool:  # of which several processes must have the same opinion
+            return asked_to_stop() or (hosts.alone() and is_late())
+
+        for now in population.fit(config, who, dataset, state, done, on_step, report_now):
             log.write(now)
             frozen = tell_frozen(config, who, now, frozen)
-            stop = asked_to_stop() and now.step < total
-            if now.ends_stage or stop or is_late() or now.step - saved >= config.checkpoint.every_steps:
-                checkpoint.save(manager, config, now.step, now.state)
+            stop, late = asked_to_stop() and now.step < total, hosts.any_of(is_late())
+            if now.ends_stage or stop or late or now.step - saved >= config.checkpoint.every_steps:
+                checkpoint.save(manager, config, now.step, now.arrays)
                 saved, saved_at = now.step, time.monotonic()
             if stop:
                 raise cli.Stopped(f"{name}: stopped at step {now.step} of {total}, saved; run it again to go on")

@@ -9,18 +9,8 @@ from typing import Any
 
 ROOMS = (
     *("types", "config", "data", "augment", "conv", "norm", "models", "losses", "prune", "optim", "train"),
-    *(
-        "population",
-        "rundir",
-        "checkpoint",
-        "metrics",
-        "neighbors",
-        "evaluate",
-        "tables",
-        "uncertainty",
-        "figures",
-        "report",
-    ),
+    *("hosts", "devices", "programs", "population", "rundir", "checkpoint", "metrics", "neighbors", "evaluate"),
+    *("tables", "uncertainty", "figures", "report"),
 )
 __all__ = [*ROOMS, "load_population"]
 __version__ = "0.1.0"

@@ -1,14 +1,16 @@
 """Orbax checkpoints of a run: saved, checked, restored anywhere.
 
 Steps count through all stages. A checkpoint at the border of two stages belongs to the earlier one; the next stage's
-start follows from it by a pure function of the seed. Beside the arrays lies a note: the format, the configuration, and
-a digest of each model, because a damaged file may well be restored with other numbers in it.
+start follows from it by a pure function of the seed. Every process writes the models that its devices have. Beside the
+arrays lies a note: the format, the configuration, and a digest of each model, because a damaged file may well be
+restored with other numbers in it.
 """
 
 import contextlib
 import dataclasses
 import errno
 import itertools
+import json
 import os
 import re
 import warnings
@@ -21,15 +23,17 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import UInt8
 
-from prunejax import population, prune, train
+from prunejax import hosts, population, prune, train
 from prunejax.config import FREE, Config, UserError, differences, from_json, load_config, to_json
 from prunejax.data import digest
+from prunejax.devices import local_rows
 from prunejax.population import Members
+from prunejax.programs import state_shapes
 from prunejax.rundir import differing_data, load_provenance, require_room
 from prunejax.types import TrainState
 
 KEPT = "the checkpoints before are whole: make room, and run it again to go on"
-FORMAT = 2
+FORMAT = 3
 """To be raised when the arrays of older checkpoints would mean something else."""
 
 
@@ -89,8 +93,14 @@ def open_manager(
         UserError: if there are other checkpoints of later steps, or the disk refuses what is written in the block.
     """
     writes = resume_at is not None
+    me = jax.process_index()
+    involved = {} if writes else {"primary_host": me, "active_processes": {me}, "barrier_sync_key_prefix": f"read{me}"}
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=config.checkpoint.keep, create=False, read_only=not writes, cleanup_tmp_directories=writes
+        max_to_keep=config.checkpoint.keep,
+        create=False,
+        read_only=not writes,
+        cleanup_tmp_directories=writes,
+        multiprocessing_options=ocp.options.MultiprocessingOptions(**involved),
     )
     handlers = {"state": ocp.StandardCheckpointHandler(), "note": ocp.JsonCheckpointHandler()}
     manager = ocp.CheckpointManager((run_dir / "checkpoints").absolute(), options=options, item_handlers=handlers)
@@ -115,20 +125,29 @@ def _disk_trouble(error: Exception) -> str | None:
 
 
 def save(manager: ocp.CheckpointManager, config: Config, step: int, state: TrainState) -> None:
-    """Starts to write `state`, NumPy `[models, ...]`, in the background.
+    """Starts to write `state`, `[models, ...]` or `population.Progress.arrays`, in the background.
 
     Raises:
         UserError: if there is no room for it.
     """
     manager.wait_until_finished()
-    require_room(Path(manager.directory), state, 1, KEPT)
-    note = {"format": FORMAT, "config": to_json(config), "digests": _digests(state)}
+    hosts.together(lambda: require_room(Path(manager.directory), state, 1, KEPT))
+    texts = hosts.gather_texts(json.dumps(_digests(state)))
+    digests = {int(row): text for found in map(json.loads, texts) for row, text in found.items()}
+    who, rows = population.members(config), len(jax.tree.leaves(state)[0])
+    note = {"format": FORMAT, "config": to_json(config), "rows": rows}
+    note["digests"] = [digests[row] for row in range(len(who))]
     manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), note=ocp.args.JsonSave(note)))
 
 
-def _digests(state: TrainState) -> list[str]:
-    leaves = jax.tree.leaves(state)
-    return [digest(*(leaf[row : row + 1] for leaf in leaves)) for row in range(len(leaves[0]))]
+def _digests(state: TrainState) -> dict[int, str]:
+    """One of each model that this process has, by its row."""
+    leaves = [local_rows(leaf) for leaf in jax.tree.leaves(state)]
+    return {
+        start + row: digest(*(blocks[start][row : row + 1] for blocks in leaves))
+        for start, block in leaves[0].items()
+        for row in range(len(block))
+    }
 
 
 def stage_of(stage_steps: dict[str, int], step: int) -> str:
@@ -185,10 +204,12 @@ def _restore(manager: ocp.CheckpointManager, config: Config, provenance: dict[st
     if tuple(stage_steps) != config.experiment.stages or step > sum(stage_steps.values()):
         raise UserError(f"does not fit the stages in provenance.json ({stage_steps}); was that edited? undo it")
     stage = stage_of(stage_steps, step)
-    shapes = population.state_shapes(config, stage, len(who), provenance["image_shape"], len(classes))
+    # As many rows as were written: those beyond the members are padding of the devices it was trained on.
+    shapes = state_shapes(config, stage, note["rows"], provenance["image_shape"], len(classes))
     template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(template)))["state"]
-    if _digests(state) != note["digests"]:
+    state = jax.tree.map(lambda leaf: leaf[: len(who)], state)
+    if list(_digests(state).values()) != note["digests"]:
         raise ValueError("its arrays are not those that were written")
     leaves = jax.tree.leaves((state.params, state.batch_stats))
     finite = np.all([np.isfinite(leaf).reshape(len(who), -1).all(1) for leaf in leaves], axis=0)

@@ -144,6 +144,8 @@ class Population:
 
     models_per_program: int | None = None
     """Models in one compiled program; the others follow chunk by chunk. None: chosen to fit the memory."""
+    devices_per_model: int | None = None
+    """Devices that share a model's batch. None: as many as there are for each model; on the CPU of one process 1."""
     convolution: Literal["unrolled", "grouped", "im2col"] = "unrolled"
     steps_per_call: int | None = None
     """Steps between two words with the host. None: 8 on accelerators, 1 on CPU, whose convolutions crawl in loops."""
@@ -302,7 +304,13 @@ POSITIVE = (
     *("data.train_examples", "data.test_examples", "supcon.temperature", "supcon.base_temperature"),
     *("supcon.collapse_steps",),
     *("checkpoint.every_steps", "checkpoint.every_minutes", "checkpoint.keep", "population.models_per_program"),
-    *("population.steps_per_call", "measure.probe_models", "measure.neighbors", "measure.depth_examples"),
+    *(
+        "population.devices_per_model",
+        "population.steps_per_call",
+        "measure.probe_models",
+        "measure.neighbors",
+        "measure.depth_examples",
+    ),
 )
 
 RANGES = {

@@ -19,6 +19,7 @@ from typing import Any, TextIO
 
 import jax
 
+from prunejax import hosts
 from prunejax.config import Config, UserError, differences, load_config, to_json
 from prunejax.data import Dataset
 from prunejax.types import Tree
@@ -55,10 +56,22 @@ def open_run(
 ) -> Iterator[None]:
     """Creates the run directory if need be, notes this session in its `provenance.json`, and holds its lock.
 
+    Of several processes the first does; all have it when it is done.
+
     Raises:
         UserError: if it cannot be written, is being trained by another process, or has no room for checkpoints of
             `state`, which may be shapes only.
     """
+    with contextlib.ExitStack() as stack:
+        hosts.together(
+            lambda: _begin(stack, run_dir, config, dataset, stage_steps, state) if hosts.is_first() else None
+        )
+        yield
+
+
+def _begin(
+    stack: contextlib.ExitStack, run_dir: Path, config: Config, dataset: Dataset, stage_steps: dict, state: Tree
+) -> None:
     existing = next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())
     require_room(existing, state, config.checkpoint.keep + 1, "make room, or use another --workdir")
     before = load_provenance(run_dir)["sessions"] if (run_dir / "config.json").exists() else []
@@ -69,18 +82,16 @@ def open_run(
         "stage_steps": stage_steps,
         "sessions": [*before, _session()],
     }
-    with contextlib.ExitStack() as stack:
-        try:
-            (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context((run_dir / ".lock").open("a+"))
-            _lock(file)
-            file.truncate(0)
-            print(f"process {os.getpid()} on {socket.gethostname()}", file=file, end="", flush=True)
-            write_whole(run_dir / "provenance.json", json.dumps(provenance, indent=2) + "\n")
-            write_whole(run_dir / "config.json", to_json(config))
-        except OSError as error:
-            raise UserError(f"{run_dir}: cannot write there: {error.strerror}") from None
-        yield
+    try:
+        (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
+        file = stack.enter_context((run_dir / ".lock").open("a+"))
+        _lock(file)
+        file.truncate(0)
+        print(f"process {os.getpid()} on {socket.gethostname()}", file=file, end="", flush=True)
+        write_whole(run_dir / "provenance.json", json.dumps(provenance, indent=2) + "\n")
+        write_whole(run_dir / "config.json", to_json(config))
+    except OSError as error:
+        raise UserError(f"{run_dir}: cannot write there: {error.strerror}") from None
 
 
 def require_room(directory: Path, state: Tree, copies: int, otherwise: str) -> None:
@@ -145,6 +156,7 @@ def _session() -> dict[str, Any]:
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "versions": {"python": sys.version.split()[0], **{name: importlib.metadata.version(name) for name in packages}},
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "processes": jax.process_count(),
     }
 
 

@@ -111,13 +111,17 @@ def prune_once(config: Config, stage_name: str, state: TrainState, final_sparsit
 
 
 def make_step(
-    config: Config, stage_name: str, num_train: int, num_classes: int
+    config: Config,
+    stage_name: str,
+    num_train: int,
+    num_classes: int,
+    split: Callable[[Array], Array] = lambda images: images,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Returns `step(state, seed, final_sparsity, order, step, schedule, images, labels, batch_size)`.
 
     It updates the masks if the schedule says so, then takes one SGD step on the images that `order` names next.
     `images` and `labels` are the whole training set. The metrics are `loss`, `sparsity` and, with a linear head,
-    `accuracy`, of this batch.
+    `accuracy`, of this batch. `split` may spread a batch of images over devices; it changes no value.
 
     A step after which anything would not be finite is not taken, and the model is frozen: it stays as it was before,
     and its metrics are NaN from then on. So is one whose contrastive loss stays on the plateau of collapse.
@@ -127,7 +131,7 @@ def make_step(
     learning_rate = make_learning_rate(stage.learning_rate, stage.epochs, epoch_steps)
     optimizer = make_optimizer(stage, config.optim)
     loss_of = make_loss(config, stage_name, num_classes)
-    draw = make_batch(config, stage_name)
+    draw = make_batch(config, stage_name, split)
     prunable = prunable_leaves(config, stage_name)
 
     def step_fn(
@@ -205,7 +209,7 @@ def _unless_failed(
 
 
 def make_batch(
-    config: Config, stage_name: str
+    config: Config, stage_name: str, split: Callable[[Array], Array] = lambda images: images
 ) -> Callable[[Key, UInt8[Array, "batch h w c"]], Float[Array, "n h w c"]]:
     """Returns `(key, images) -> views`, augmented and normalised: `[batch, ...]`, or for SupCon both views, stacked."""
     contrastive = config.stage(stage_name).loss == "supcon"
@@ -214,6 +218,7 @@ def make_batch(
     def draw(key: Key, images: Array) -> Array:
         if contrastive:
             images = jnp.concatenate([images, images])
+        images = split(images)
         return normalise(augment(jax.random.split(key, len(images)), images), config.data)
 
     return draw

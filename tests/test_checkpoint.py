@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import prunejax
-from prunejax import checkpoint, evaluate, population, rundir
+from prunejax import checkpoint, evaluate, population, programs, rundir
 from prunejax.config import UserError, override
 
 
@@ -19,7 +19,7 @@ def run(config, dataset, workdir, state=None, stop_after=None):
     steps = population.total_steps(config, len(dataset.train_labels))
     before = checkpoint.newest(run_dir) if rundir.check_run(run_dir, config, dataset) else None
     done, state = (before.step, before.state) if before else (0, state)
-    shapes = population.state_shapes(config, checkpoint.stage_of(steps, done), len(who), *dataset.shapes)
+    shapes = programs.state_shapes(config, checkpoint.stage_of(steps, done), len(who), *dataset.shapes)
     with (
         rundir.open_run(run_dir, config, dataset, steps, shapes),
         checkpoint.open_manager(run_dir, config, done, before.damaged if before else ()) as manager,
