@@ -33,9 +33,7 @@ def evaluate(runs: list[Path]) -> None:
 
     A run that cannot be measured is named in one line, and the others are measured; an error if none can.
     """
-    from prunejax import data
-
-    load = functools.cache(lambda config: data.load(config, FLAGS.data_dir))
+    load = functools.cache(cli.load_data)
     study, skipped = {}, {}
     for run_dir in runs:
         try:
@@ -66,6 +64,7 @@ def _summary(study: dict, name: str, level: float) -> str:
 
 def _evaluate(run_dir: Path, load: Callable):  # noqa: ANN202
     from prunejax import evaluate as measuring
+    from prunejax import hosts
     from prunejax.checkpoint import load_population
 
     path, config = run_dir / "measures.npz", load_config(run_dir)
@@ -84,10 +83,11 @@ def _evaluate(run_dir: Path, load: Callable):  # noqa: ANN202
             yield shown.update
 
     measures = measuring.evaluate(trained, dataset, settings, track)
-    measuring.save(measures, path)
+    if hosts.is_first():
+        measuring.save(measures, path)
     return measures
 
 
 if __name__ == "__main__":
     EXAMPLE = "python -m experiments.evaluate --workdir=runs/digits"
-    cli.run(main, __doc__, EXAMPLE, ("workdir", "data_dir", "set"))
+    cli.run(main, __doc__, EXAMPLE, ("workdir", "data_dir", "set", *cli.HOSTS))

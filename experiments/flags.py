@@ -89,10 +89,11 @@ def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[st
         return argv[:1]
 
     def guarded(_: list[str]) -> None:
-        try:
-            import jax
+        import jax
 
-            from prunejax import hosts
+        from prunejax import hosts
+
+        try:
             from prunejax.data import cache_dir
 
             # XLA splits a step over cores worse than a population splits over devices.
@@ -103,7 +104,7 @@ def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[st
             jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
             if "distributed" in names:
-                _connect()
+                _connect(names)
             main()
         except UserError as error:
             _fail(str(error))
@@ -118,7 +119,9 @@ def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[st
         except RuntimeError as error:
             if hosts.alone():
                 raise
-            _fail(f"another process seems to have died ({error}); start all of them again to go on", 1)
+            print(f"error: another process has died ({_one_line(error)}); start all again to go on", file=sys.stderr)
+            sys.stderr.flush()
+            os._exit(1)  # the usual way out waits for the others
 
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     # Orbax reports each save, and tells of each error, several times, besides raising it.
@@ -128,7 +131,7 @@ def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[st
     app.run(guarded, flags_parser=parse)
 
 
-def _connect() -> None:
+def _connect(names: tuple[str, ...]) -> None:
     """Joins the other processes, if there are any; only the first prints."""
     from prunejax import hosts
 
@@ -137,7 +140,11 @@ def _connect() -> None:
         raise UserError("--coordinator_address, --num_processes and --process_id belong together")
     if FLAGS.distributed or None not in by_hand:
         hosts.connect(*by_hand)
-        hosts.require_same("the command", json.dumps({name: FLAGS[name].value for name in TRAINING if name in FLAGS}))
+        ours = {name: FLAGS[name].value for name in names if name not in (*HOSTS, "data_dir")}
+        given = [json.loads(text) for text in hosts.gather_texts(json.dumps(ours))]
+        for name in ours:
+            if any(other[name] != given[0][name] for other in given):
+                raise UserError(f"--{name} is {given[0][name]} in the first process, but not in all others")
         if not hosts.is_first():
             sys.stdout = open(os.devnull, "w")
 
@@ -203,9 +210,13 @@ def _print_help(doc: str, example: str, names: tuple[str, ...]) -> None:
         print(f"  --{name}{choices}\n      {text}")
 
 
-def _fail(message: str, code: int = 2) -> NoReturn:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
-    sys.exit(code)
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {_one_line(message)}", file=sys.stderr)
+    sys.exit(2)
 
 
 def make_config(experiment: str) -> Config:

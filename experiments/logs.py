@@ -23,9 +23,13 @@ class MetricsLog:
     """
 
     def __init__(self, run_dir: Path, done: int, sparsities: np.ndarray, tensorboard: bool) -> None:
+        from prunejax import hosts
         from prunejax.rundir import write_whole
 
         self.path, self.sparsities, self.writer = run_dir / "metrics.jsonl", sparsities, None
+        self.writes = hosts.is_first()
+        if not self.writes:
+            return
         lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
         try:
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= done]
@@ -48,6 +52,8 @@ class MetricsLog:
         """Notes a `population.Progress`; the metrics of frozen members are null."""
         from prunejax.checkpoint import KEPT
 
+        if not self.writes:
+            return
         line = {"stage": now.stage, "step": now.step, "time": round(time.time(), 1)}
         for name, values in now.metrics.items():
             line[name] = [float(f"{value:.6g}") if math.isfinite(value) else None for value in values.tolist()]
@@ -72,15 +78,18 @@ def require_tensorboard() -> None:
 
 def tell_frozen(config: Config, who, now, known: np.ndarray) -> np.ndarray:  # noqa: ANN001
     """Says which members have been frozen since; returns which are."""
+    from prunejax import hosts
+
     frozen = np.isnan(now.metrics["loss"])
     for row in np.flatnonzero(frozen & ~known):
-        collapsed = now.state.plateau_steps[row] >= config.supcon.collapse_steps
-        print(
-            f"{config.experiment.name}: seed {who.seeds[row]} at sparsity {who.sparsities[row]:.3g} "
-            f"{'collapsed' if collapsed else 'diverged'} at step {now.state.frozen_at[row]} of stage {now.stage}; "
-            "it is frozen, and excluded from every result",
-            file=sys.stderr,
-        )
+        state = now.state  # for which all processes must ask
+        how = "collapsed" if state.plateau_steps[row] >= config.supcon.collapse_steps else "diverged"
+        if hosts.is_first():
+            print(
+                f"{config.experiment.name}: seed {who.seeds[row]} at sparsity {who.sparsities[row]:.3g} {how} at step "
+                f"{state.frozen_at[row]} of stage {now.stage}; it is frozen, and excluded from every result",
+                file=sys.stderr,
+            )
     return frozen
 
 
@@ -96,12 +105,18 @@ class _Lines:
 
 
 def bar(title: str, total: int, done: int = 0, unit: str = "images"):  # noqa: ANN201
-    """A tqdm bar of images (or another unit), their rate and the time left; off a terminal a line every 20 seconds."""
+    """A tqdm bar of images (or another unit), their rate and the time left; off a terminal a line every 20 seconds.
+
+    Of several processes the first shows it.
+    """
     from tqdm import tqdm
+
+    from prunejax import hosts
 
     terminal = sys.stderr.isatty()
     return tqdm(
         total=total,
+        disable=not hosts.is_first(),
         initial=done,
         desc=title,
         unit=f" {unit}",

@@ -18,17 +18,19 @@ FLAGS = flags.FLAGS
 def main() -> None:
     """Every experiment in order; all settings are checked before the first starts."""
     configs = [cli.make_config(name) for name in EXPERIMENTS]
-    from prunejax import data, rundir
+    from prunejax import hosts, rundir
 
-    dataset = data.load(configs[0].data, FLAGS.data_dir)
+    dataset = cli.load_data(configs[0].data)
     for config in configs:
         validate(config, len(dataset.train_labels), dataset.image_shape[-1])
-        rundir.check_run(cli.workdir() / config.experiment.name, config, dataset)
+        run_dir = cli.workdir() / config.experiment.name
+        hosts.together(lambda r=run_dir, c=config: rundir.check_run(r, c, dataset))
     seconds = [train(config, dataset) for config in configs]
     if FLAGS.dry_run:
         return print(f"the whole study: about {sum(filter(None, seconds)) / 3600:.3g} hours, measures not included")
     evaluate([cli.workdir() / config.experiment.name for config in configs])
-    print(f"report: {report(cli.workdir())}")
+    if hosts.is_first():
+        print(f"report: {report(cli.workdir())}")
 
 
 if __name__ == "__main__":

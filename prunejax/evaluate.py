@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from prunejax import metrics, neighbors, population
+from prunejax import hosts, metrics, neighbors, population
 from prunejax.checkpoint import Population
 from prunejax.config import Measure, UserError
 from prunejax.data import Dataset, balanced_subset
@@ -125,7 +125,7 @@ def _untracked(unit: str, total: int) -> AbstractContextManager[Callable[[float]
 def evaluate(
     trained: Population, dataset: Dataset, settings: Measure | None = None, track: Track = _untracked
 ) -> Measures:
-    """Measures every model on the test set.
+    """Measures every model on the test set; several processes share the models among them.
 
     Args:
         trained: a finished run.
@@ -165,19 +165,22 @@ def evaluate(
 def _classify(trained: Population, dataset: Dataset, track: Track) -> dict[str, np.ndarray]:
     """Every model's `predictions`, `q`, `z` and `l1`, streamed over the test set."""
     shape = (len(trained.seeds), len(dataset.test_labels))
-    predictions = np.empty(shape, np.int32)
-    scores = {name: np.empty(shape, np.float32) for name in ("q", "z", "l1")}
-    with track("images", predictions.size) as advance:
+    predictions = np.zeros(shape, np.int32)
+    scores = {name: np.zeros(shape, np.float32) for name in ("q", "z", "l1")}
+    owner = hosts.owners(len(trained.seeds))
+    ours = np.flatnonzero(owner == jax.process_index())
+    state = jax.tree.map(lambda leaf: leaf[ours], trained.state)
+    with track("images", len(ours) * shape[1]) as advance:
         for models, examples, representations, logits, _ in population.apply_in_batches(
-            trained.config, trained.state, dataset.test_images
+            trained.config, state, dataset.test_images
         ):
-            predictions[models, examples] = np.asarray(logits).argmax(-1)
+            predictions[ours[models], examples] = np.asarray(logits).argmax(-1)
             for array, values in zip(scores.values(), metrics.q_score(representations), strict=True):
-                array[models, examples] = values
+                array[ours[models], examples] = values
             advance(logits[..., 0].size)
     for array in scores.values():
         array[trained.frozen] = np.nan
-    return {"predictions": predictions, **scores}
+    return {name: hosts.merge(array, owner) for name, array in {"predictions": predictions, **scores}.items()}
 
 
 def _probe(
@@ -192,9 +195,12 @@ def _probe(
     first = [
         np.flatnonzero((places == place) & ~trained.frozen)[: settings.probe_models] for place in range(len(levels))
     ]
-    rows = np.concatenate(first).tolist()
-    with track("models", len(rows)) as advance:
-        for row in rows:
+    rows = np.concatenate(first)
+    owner = np.zeros(len(depth), int)
+    owner[rows] = hosts.owners(len(rows))
+    ours = rows[owner[rows] == jax.process_index()].tolist()
+    with track("models", len(ours)) as advance:
+        for row in ours:
             representations, test_probes = _features(trained, row, dataset.test_images)
             _, train_probes = _features(trained, row, train_images)
             votes = []
@@ -204,9 +210,13 @@ def _probe(
             target = dataset.test_labels if settings.depth_target == "label" else predictions[row]
             depth[row] = neighbors.prediction_depth(np.stack(votes), target)
             purity[row] = neighbors.knn_purity(representations, dataset.test_labels, settings.neighbors)
-            if np.isnan(umap[places[row]]).all():
+            if row == first[places[row]][0]:
                 umap[places[row]] = _embed(representations, settings.umap_seed)
-    return {"depth": depth, "purity": purity, "umap": umap}
+    embedded = np.array([owner[rows[0]] if len(rows) else 0 for rows in first])
+    return {
+        **{"depth": hosts.merge(depth, owner), "purity": hosts.merge(purity, owner)},
+        "umap": hosts.merge(umap, embedded),
+    }
 
 
 def _features(trained: Population, row: int, images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
