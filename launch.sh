@@ -14,6 +14,10 @@ usage() {
   report FLAGS      measures and report of what is trained: --workdir=runs/digits
   train | evaluate | prepare  FLAGS
                     one step of it; each answers --help
+  slurm  FLAGS      the study as Slurm jobs: --nodes=2 --gpus=4; --print only shows them; see: ./launch.sh slurm --help
+  hosts  A,B,... COMMAND FLAGS
+                    study, train or evaluate on several hosts without a scheduler: a process on each, over ssh
+                    ("localhost" needs none); this directory and --workdir must be the same on all
   bench FLAGS       compares with other ways to compute the same: --suite=population; see: ./launch.sh bench --help
   setup             only installs
 
@@ -46,6 +50,28 @@ browser() { # The report's page is tested in Chromium; without it that test is s
     if apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium >/dev/null; then return; fi
   fi
   echo "no Chromium here, and it could not be installed: the test of the report's page is skipped" >&2
+}
+
+on_hosts() { # on_hosts A,B,... COMMAND FLAGS: one that fails ends the others; a signal has all of them save and stop
+  local hosts index line code=0
+  IFS=, read -ra hosts <<<"${1:?name the hosts: A,B,...}"
+  line="cd $(printf %q "$PWD") && GLIBC_TUNABLES=$GLIBC_TUNABLES exec .venv/bin/python -m experiments.$2"
+  line+="$(printf ' %q' "${@:3}" "--coordinator_address=${hosts[0]}:${PORT:-8476}" "--num_processes=${#hosts[@]}")"
+  for index in "${!hosts[@]}"; do
+    if [[ ${hosts[index]} == localhost ]]; then
+      bash -c "$line --process_id=$index" &
+    else
+      ssh -tt "${hosts[index]}" "$line --process_id=$index" </dev/null &
+    fi
+  done
+  trap 'kill -TERM $(jobs -p) 2>/dev/null' TERM INT
+  while [[ -n $(jobs -p) ]]; do
+    wait -n && continue
+    code=$?
+    # 75: it has been stopped as all have; above 128 a signal to this script interrupted the waiting.
+    if ((code != 75 && code < 128)); then kill -TERM $(jobs -p) 2>/dev/null || true; fi
+  done
+  exit $code
 }
 
 command=${1:-}
@@ -85,6 +111,14 @@ report)
 study | train | evaluate)
   if [[ " $* " == *" --tensorboard "* ]]; then setup tensorboard; else setup; fi
   exec python -m "experiments.$command" "$@" # so that a signal to this script reaches it
+  ;;
+slurm)
+  if [[ " $* " == *" --gpus"* ]]; then setup cuda; else setup; fi # the nodes may have GPUs where there are none here
+  exec python -m experiments.slurm "$@"
+  ;;
+hosts)
+  setup
+  on_hosts "$@"
   ;;
 "" | -h | --help | help) usage ;;
 *)

@@ -57,11 +57,22 @@ _DEFINITIONS: dict[str, Callable[[], Any]] = {
     ),
     "process_id": lambda: flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.", lower_bound=0),
     "tensorboard": lambda: flags.DEFINE_bool("tensorboard", False, "Also write the curves for TensorBoard."),
+    "nodes": lambda: flags.DEFINE_integer("nodes", 1, "Nodes of each job.", lower_bound=1),
+    "gpus": lambda: flags.DEFINE_integer("gpus", 0, "GPUs of each node; a process each.", lower_bound=0),
+    "cpus": lambda: flags.DEFINE_integer("cpus", None, "Cores of each process. Default: Slurm's.", lower_bound=1),
+    "time": lambda: flags.DEFINE_string("time", None, "Time limit of each job, as Slurm has it. Default: Slurm's."),
+    "grace_s": lambda: flags.DEFINE_integer(
+        "grace_s", 300, "Seconds that saving may take at the limit.", lower_bound=1
+    ),
+    "partition": lambda: flags.DEFINE_string("partition", None, "Slurm's partition. Default: Slurm's."),
+    "account": lambda: flags.DEFINE_string("account", None, "Slurm's account. Default: Slurm's."),
+    "print": lambda: flags.DEFINE_bool("print", False, "Show the script and the commands; write and submit nothing."),
     "dataset": lambda: flags.DEFINE_string("dataset", None, "A TFDS data set's name.", required=True),
 }
 HOSTS = ("distributed", "coordinator_address", "num_processes", "process_id")
-TRAINING = ("preset", "workdir", "data_dir", "models", "sparsities", "seed", "set", "dry_run", "devices")
-TRAINING += ("deterministic", "tensorboard", *HOSTS)
+CHOICES = ("preset", "models", "sparsities", "seed", "set", "deterministic", "tensorboard")
+"""Flags that say what is trained and how."""
+TRAINING = ("workdir", "data_dir", "dry_run", "devices", *CHOICES, *HOSTS)
 
 
 class Stopped(Exception):
@@ -151,7 +162,7 @@ def _connect(names: tuple[str, ...]) -> None:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Gives what tells whether SIGTERM or SIGINT has come; a second one ends the process at once.
+    """Gives what tells whether SIGTERM, SIGINT or SIGHUP has come; a second one ends the process at once.
 
     Several processes agree on the call at which all of them hear of it; each must ask as often as the others.
     """
@@ -167,7 +178,8 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
         for other in handlers:
             signal.signal(other, signal.SIG_DFL)
 
-    handlers = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = [signal.SIGTERM, *_other_signals()]
+    handlers = {number: signal.signal(number, note) for number in numbers}
     try:
         yield lambda: bool(received)
     finally:
@@ -177,6 +189,11 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 
 CALLS = itertools.count()
 """Of what asks whether to stop, through all experiments of a study."""
+
+
+def _other_signals() -> list[int]:
+    """That also ask to stop; nohup has SIGHUP ignored."""
+    return [n for n in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
 
 
 def _stop_together() -> Iterator[Callable[[], bool]]:
@@ -189,11 +206,9 @@ def _stop_together() -> Iterator[Callable[[], bool]]:
             heard.append(True)
         return bool(heard)
 
-    before = signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
+    for number in _other_signals():
+        signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    yield stop
 
 
 def _unraisable(what) -> None:  # noqa: ANN001
@@ -236,6 +251,11 @@ def make_config(experiment: str) -> Config:
     return (
         config if config.experiment.pruned else replace(config, sparsities=(0.0,))
     )  # so that a dense run serves any --sparsities
+
+
+def given(*names: str) -> list[str]:
+    """Those of the named flags that were given, as arguments again."""
+    return [text for name in names if FLAGS[name].present for text in FLAGS[name].serialize().split("\n")]
 
 
 def load_data(config: Data):  # noqa: ANN201
