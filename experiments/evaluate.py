@@ -4,10 +4,10 @@ import contextlib
 import functools
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 from absl import flags
+from etils import epath
 
 from experiments import flags as cli
 from experiments.logs import bar
@@ -28,7 +28,7 @@ def main() -> None:
     evaluate(runs)
 
 
-def evaluate(runs: list[Path]) -> None:
+def evaluate(runs: list[epath.Path]) -> None:
     """Writes the `measures.npz` of each run, unless it is there and was made with the same settings.
 
     A run that cannot be measured is named in one line, and the others are measured; an error if none can.
@@ -62,7 +62,7 @@ def _summary(study: dict, name: str, level: float) -> str:
     return line
 
 
-def _evaluate(run_dir: Path, load: Callable):  # noqa: ANN202
+def _evaluate(run_dir: epath.Path, load: Callable):  # noqa: ANN202
     from prunejax import evaluate as measuring
     from prunejax import hosts
     from prunejax.checkpoint import load_population

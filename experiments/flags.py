@@ -10,10 +10,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from logging import CRITICAL, getLogger
-from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
+from etils import epath
 
 from experiments.presets import PRESETS
 from experiments.registry import EXPERIMENTS
@@ -267,8 +267,8 @@ def load_data(config: Data):  # noqa: ANN201
     return dataset
 
 
-def workdir() -> Path:
+def workdir() -> epath.Path:
     """--workdir, or for a script that knows the preset where its runs go by default."""
     if not FLAGS.workdir and "preset" not in FLAGS:
         raise UserError("--workdir is missing: name the directory that holds the runs")
-    return Path(FLAGS.workdir or f"runs/{FLAGS.preset}")
+    return epath.Path(FLAGS.workdir or f"runs/{FLAGS.preset}")

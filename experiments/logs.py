@@ -8,9 +8,9 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
+from etils import epath
 
 from prunejax.config import Config, UserError
 
@@ -22,7 +22,7 @@ class MetricsLog:
     the first writes.
     """
 
-    def __init__(self, run_dir: Path, done: int, sparsities: np.ndarray, tensorboard: bool) -> None:
+    def __init__(self, run_dir: epath.Path, done: int, sparsities: np.ndarray, tensorboard: bool) -> None:
         from prunejax import hosts
         from prunejax.rundir import write_whole
 
@@ -51,15 +51,20 @@ class MetricsLog:
     def write(self, now) -> None:  # noqa: ANN001
         """Notes a `population.Progress`; the metrics of frozen members are null."""
         from prunejax.checkpoint import KEPT
+        from prunejax.rundir import is_remote
 
         if not self.writes:
             return
         line = {"stage": now.stage, "step": now.step, "time": round(time.time(), 1)}
         for name, values in now.metrics.items():
             line[name] = [float(f"{value:.6g}") if math.isfinite(value) else None for value in values.tolist()]
+        text = json.dumps(line) + "\n"
         try:
-            with self.path.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            if is_remote(self.path):
+                self.path.write_text(self.path.read_text() + text)
+            else:
+                with self.path.open("a") as file:
+                    file.write(text)
         except OSError as error:
             raise UserError(f"{self.path}: {error.strerror}; {KEPT}") from None
         if self.writer:

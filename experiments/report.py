@@ -1,8 +1,9 @@
 """Writes the tables, the figures and the HTML page of a work directory's measured runs."""
 
-from pathlib import Path
+import os
 
 from absl import flags
+from etils import epath
 
 from experiments import flags as cli
 from experiments.paper import PUBLISHED
@@ -17,7 +18,7 @@ def main() -> None:
     print(f"report: {report(cli.workdir())}")
 
 
-def report(workdir: Path) -> Path:
+def report(workdir: epath.Path) -> os.PathLike[str]:
     """Writes `<workdir>/report` and returns the page's path; what is missing or differs is named on the page.
 
     Where runs differ, those are shown that most others agree with.

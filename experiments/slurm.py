@@ -47,7 +47,7 @@ def main() -> None:
     """Writes `<workdir>/slurm/study.sbatch` and submits it; with --print only shows both."""
     for name in EXPERIMENTS:
         cli.make_config(name)
-    path = Path(cli.workdir()).absolute() / "slurm" / "study.sbatch"
+    path = Path(cli.workdir().resolve()) / "slurm" / "study.sbatch"
     if FLAGS.print:
         print(script(path.parent))
         return submit(path, lambda command: print("#", shlex.join(command)) or "JOB")

@@ -15,12 +15,12 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from jaxtyping import UInt8
 
 from prunejax import hosts, population, prune, train
@@ -29,8 +29,8 @@ from prunejax.data import digest
 from prunejax.devices import local_rows
 from prunejax.population import Members
 from prunejax.programs import state_shapes
-from prunejax.rundir import differing_data, load_provenance, require_room
-from prunejax.types import TrainState
+from prunejax.rundir import differing_data, is_remote, load_provenance, require_room
+from prunejax.types import Path, TrainState
 
 KEPT = "the checkpoints before are whole: make room, and run it again to go on"
 FORMAT = 3
@@ -103,7 +103,8 @@ def open_manager(
         multiprocessing_options=ocp.options.MultiprocessingOptions(**involved),
     )
     handlers = {"state": ocp.StandardCheckpointHandler(), "note": ocp.JsonCheckpointHandler()}
-    manager = ocp.CheckpointManager((run_dir / "checkpoints").absolute(), options=options, item_handlers=handlers)
+    place = run_dir / "checkpoints" if is_remote(run_dir) else (run_dir / "checkpoints").absolute()
+    manager = ocp.CheckpointManager(place, options=options, item_handlers=handlers)
     try:
         with manager:
             if writes and max((set(manager.all_steps()) - set(damaged)), default=0) > resume_at:
@@ -131,7 +132,7 @@ def save(manager: ocp.CheckpointManager, config: Config, step: int, state: Train
         UserError: if there is no room for it.
     """
     manager.wait_until_finished()
-    hosts.together(lambda: require_room(Path(manager.directory), state, 1, KEPT))
+    hosts.together(lambda: require_room(manager.directory, state, 1, KEPT))
     texts = hosts.gather_texts(json.dumps(_digests(state)))
     digests = {int(row): text for found in map(json.loads, texts) for row, text in found.items()}
     who, rows = population.members(config), len(jax.tree.leaves(state)[0])
@@ -162,7 +163,7 @@ def load_population(run_dir: str | Path) -> Population:
     Raises:
         UserError: if the directory is no run, or has no checkpoint that can be read, or one that cannot be this run's.
     """
-    restored = newest(Path(run_dir))
+    restored = newest(epath.Path(run_dir))
     if restored is None:
         raise UserError(f"{run_dir}: no checkpoint yet; train it first")
     return restored

@@ -8,11 +8,13 @@ import difflib
 import json
 import math
 import operator
+import os
 import types
 import typing
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, Literal
+
+from etils import epath
 
 
 class UserError(Exception):
@@ -402,13 +404,13 @@ def from_json(text: str, where: str) -> Config:
         raise UserError(f"{where}: not a configuration of this version of prunejax: {error}") from None
 
 
-def load_config(run_dir: str | Path) -> Config:
+def load_config(run_dir: str | os.PathLike[str]) -> Config:
     """The configuration a run directory was made with.
 
     Raises:
         UserError: if the directory holds none, or one that cannot be read.
     """
-    path = Path(run_dir) / "config.json"
+    path = epath.Path(run_dir) / "config.json"
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:

@@ -3,13 +3,11 @@
 import contextlib
 import dataclasses
 import json
-import os
 import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -18,6 +16,8 @@ from prunejax import hosts, metrics, neighbors, population
 from prunejax.checkpoint import Population
 from prunejax.config import Measure, UserError
 from prunejax.data import Dataset, balanced_subset
+from prunejax.rundir import whole_file
+from prunejax.types import Path
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -238,12 +238,8 @@ def _embed(representations: np.ndarray, seed: int) -> np.ndarray:
 
 def save(measures: Measures, path: Path) -> None:
     """Writes `measures.npz`, whole or not at all."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    try:
-        np.savez_compressed(temporary, **dataclasses.asdict(measures))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **dataclasses.asdict(measures))  # pyright: ignore[reportArgumentType]
 
 
 def load(path: Path) -> Measures:

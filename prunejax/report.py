@@ -5,7 +5,6 @@ import io
 import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -20,6 +19,7 @@ from prunejax.data import Dataset
 from prunejax.evaluate import Measures
 from prunejax.rundir import write_whole
 from prunejax.tables import Published, Study, Table
+from prunejax.types import Path
 
 TOOLTIPS = 10_000
 """Test images at most, the first, that the page has tooltips for; more would make it too large."""
@@ -155,10 +155,14 @@ def about(study: Study, config: Config) -> str:
 
 
 def _save(figure: Figure, path: Path) -> bytes:
-    with mpl.rc_context(figures.STYLE):
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None}, dpi=150)
-        figure.savefig(path.with_suffix(".png"), dpi=150)
-    return path.with_suffix(".png").read_bytes()
+    drawn = {}
+    for form, metadata in (("svg", {"Date": None}), ("png", None)):
+        buffer = io.BytesIO()
+        with mpl.rc_context(figures.STYLE):
+            figure.savefig(buffer, format=form, metadata=metadata, dpi=150)
+        drawn[form] = buffer.getvalue()
+        path.with_suffix(f".{form}").write_bytes(drawn[form])
+    return drawn["png"]
 
 
 def _key(method: str, sparsity: float) -> str:

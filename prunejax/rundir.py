@@ -1,6 +1,7 @@
 """A run's directory: what it says of itself, and who may write in it.
 
-`<run_dir>/{config.json, provenance.json, metrics.jsonl, checkpoints/<step>/, measures.npz}`.
+`<run_dir>/{config.json, provenance.json, metrics.jsonl, checkpoints/<step>/, measures.npz}`, on a disk or in a bucket
+(`gs://`, `s3://`). A bucket has no locks, and room without end.
 """
 
 import contextlib
@@ -9,12 +10,13 @@ import fcntl
 import importlib.metadata
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, TextIO
 
 import jax
@@ -22,7 +24,7 @@ import jax
 from prunejax import hosts
 from prunejax.config import Config, UserError, differences, load_config, to_json
 from prunejax.data import Dataset
-from prunejax.types import Tree
+from prunejax.types import Path, Tree
 
 
 def check_run(run_dir: Path, config: Config, dataset: Dataset) -> bool:
@@ -41,7 +43,7 @@ def check_run(run_dir: Path, config: Config, dataset: Dataset) -> bool:
         raise UserError(f"{run_dir} holds another run ({'; '.join(different)}); use another --workdir")
     if (run_dir / ".lock").exists():
         with (run_dir / ".lock").open() as file:
-            _lock(file, fcntl.LOCK_SH)
+            _lock(file, fcntl.LOCK_SH)  # pyright: ignore[reportArgumentType]
     return True
 
 
@@ -72,8 +74,7 @@ def open_run(
 def _begin(
     stack: contextlib.ExitStack, run_dir: Path, config: Config, dataset: Dataset, stage_steps: dict, state: Tree
 ) -> None:
-    existing = next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())
-    require_room(existing, state, config.checkpoint.keep + 1, "make room, or use another --workdir")
+    require_room(run_dir, state, config.checkpoint.keep + 1, "make room, or use another --workdir")
     before = load_provenance(run_dir)["sessions"] if (run_dir / "config.json").exists() else []
     provenance = {
         "data_checksum": dataset.checksum,
@@ -84,10 +85,11 @@ def _begin(
     }
     try:
         (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
-        file = stack.enter_context((run_dir / ".lock").open("a+"))
-        _lock(file)
-        file.truncate(0)
-        print(f"process {os.getpid()} on {socket.gethostname()}", file=file, end="", flush=True)
+        if not is_remote(run_dir):
+            file: Any = stack.enter_context((run_dir / ".lock").open("a+"))
+            _lock(file)
+            file.truncate(0)
+            print(f"process {os.getpid()} on {socket.gethostname()}", file=file, end="", flush=True)
         write_whole(run_dir / "provenance.json", json.dumps(provenance, indent=2) + "\n")
         write_whole(run_dir / "config.json", to_json(config))
     except OSError as error:
@@ -96,10 +98,18 @@ def _begin(
 
 def require_room(directory: Path, state: Tree, copies: int, otherwise: str) -> None:
     """Raises a UserError where the disk has no room for checkpoints of `state`, which may be shapes only."""
+    if is_remote(directory):
+        return
+    directory = next(path for path in (directory, *directory.absolute().parents) if path.exists())
     needed = copies * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     if (free := shutil.disk_usage(directory).free) < needed:
         have = f"{free / 2**20:.1f} MiB are free"
         raise UserError(f"{directory}: {copies} checkpoints need {needed / 2**20:.1f} MiB and {have}; {otherwise}")
+
+
+def is_remote(path: Path) -> bool:
+    """Whether a path is in a bucket, where files are written whole, and not appended to."""
+    return "://" in str(path)
 
 
 def _lock(file: TextIO, kind: int = fcntl.LOCK_EX) -> None:
@@ -109,7 +119,7 @@ def _lock(file: TextIO, kind: int = fcntl.LOCK_EX) -> None:
     except BlockingIOError:
         file.seek(0)
         raise UserError(
-            f"{Path(file.name).parent}: {file.read() or 'another process'} trains this run; wait for it, or stop it"
+            f"{PurePath(file.name).parent}: {file.read() or 'another process'} trains this run; wait for it, or stop it"
         ) from None
 
 
@@ -139,9 +149,19 @@ def load_provenance(run_dir: Path) -> dict[str, Any]:
 
 def write_whole(path: Path, text: str) -> None:
     """Writes a file that appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole_file(path) as temporary:
         temporary.write_text(text)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Gives where to write what is to be at `path`; it is there once the block has ended well."""
+    if is_remote(path):
+        yield path
+        return
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -153,7 +173,7 @@ def _session() -> dict[str, Any]:
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [PurePath(sys.argv[0]).name, *sys.argv[1:]],
         "versions": {"python": sys.version.split()[0], **{name: importlib.metadata.version(name) for name in packages}},
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
         "processes": jax.process_count(),
@@ -162,8 +182,8 @@ def _session() -> dict[str, Any]:
 
 def _commit() -> str:
     """The commit of this source tree, with `-dirty` for local changes; `unknown` for an installed package."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    command = f"git -C {shlex.quote(str(PurePath(__file__).parent))} describe --always --dirty --abbrev=40 --exclude=*"
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(shlex.split(command), capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

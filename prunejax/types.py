@@ -1,15 +1,19 @@
-"""Array and tree aliases, and the one thing that is trained: `TrainState`."""
+"""Array, tree and path aliases, and the one thing that is trained: `TrainState`."""
 
+import pathlib
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from flax import struct
 from jaxtyping import Num
 
 Array = jax.Array | np.ndarray
 Key = jax.Array
 Scalar = int | float | Num[Array, ""]
+Path = pathlib.Path | epath.Path
+"""On a disk, or in a bucket (`gs://`, `s3://`)."""
 Tree = Any
 """A pytree of arrays, for instance the nested dictionary `params`."""
 
