@@ -43,13 +43,16 @@ setup() { # setup EXTRA...
   export PATH="$PWD/.venv/bin:$PATH"
 }
 
-browser() { # The report's page is tested in Chromium; without it that test is skipped.
-  if command -v chromium chromium-browser google-chrome >/dev/null; then return; fi
+test_tools() { # The report's page is tested in Chromium, batch jobs with Slurm; without them these tests are skipped.
+  local missing=()
+  command -v chromium chromium-browser google-chrome >/dev/null || missing+=(chromium)
+  command -v slurmctld >/dev/null || missing+=(slurmctld slurmd slurm-client munge)
+  if [[ ${#missing[@]} == 0 ]]; then return; fi
   if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
-    echo "installing Chromium, for the test of the report's page ..." >&2
-    if apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium >/dev/null; then return; fi
+    echo "installing for the tests: ${missing[*]} ..." >&2
+    if apt-get -qq update && apt-get -qq install -y --no-install-recommends "${missing[@]}" >/dev/null; then return; fi
   fi
-  echo "no Chromium here, and it could not be installed: the test of the report's page is skipped" >&2
+  echo "not here, and could not be installed: ${missing[*]}; the tests that need them are skipped" >&2
 }
 
 on_hosts() { # on_hosts A,B,... COMMAND FLAGS: one that fails ends the others; a signal has all of them save and stop
@@ -83,12 +86,12 @@ demo)
   ;;
 test)
   setup test
-  browser
+  test_tools
   python -m pytest -n auto "$@"
   ;;
 check)
   setup dev
-  browser
+  test_tools
   ruff format --check .
   ruff check .
   pyright

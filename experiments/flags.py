@@ -58,7 +58,8 @@ _DEFINITIONS: dict[str, Callable[[], Any]] = {
     "process_id": lambda: flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.", lower_bound=0),
     "tensorboard": lambda: flags.DEFINE_bool("tensorboard", False, "Also write the curves for TensorBoard."),
     "nodes": lambda: flags.DEFINE_integer("nodes", 1, "Nodes of each job.", lower_bound=1),
-    "gpus": lambda: flags.DEFINE_integer("gpus", 0, "GPUs of each node; a process each.", lower_bound=0),
+    "gpus": lambda: flags.DEFINE_integer("gpus", 0, "GPUs of each node.", lower_bound=0),
+    "tasks": lambda: flags.DEFINE_integer("tasks", None, "Processes of each node. Default: one a GPU.", lower_bound=1),
     "cpus": lambda: flags.DEFINE_integer("cpus", None, "Cores of each process. Default: Slurm's.", lower_bound=1),
     "time": lambda: flags.DEFINE_string("time", None, "Time limit of each job, as Slurm has it. Default: Slurm's."),
     "grace_s": lambda: flags.DEFINE_integer(

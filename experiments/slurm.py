@@ -59,7 +59,7 @@ def main() -> None:
 
 def script(logs: Path) -> str:
     """The batch script that all jobs of the study share."""
-    tasks = max(1, FLAGS.gpus)  # a process a GPU, as JAX expects of Slurm
+    tasks = FLAGS.tasks or max(1, FLAGS.gpus)  # a process a GPU, as JAX expects of Slurm
     options = {
         **{"job-name": f"prunejax-{FLAGS.preset}", "nodes": FLAGS.nodes, "ntasks-per-node": tasks},
         **{"gpus-per-node": FLAGS.gpus or None, "cpus-per-task": FLAGS.cpus, "time": FLAGS.time},
@@ -107,5 +107,5 @@ def sbatch(command: list[str]) -> str:
 
 if __name__ == "__main__":
     EXAMPLE = "./launch.sh slurm --preset=cifar10 --workdir=/shared/runs --nodes=2 --gpus=4 --time=24:00:00"
-    OPTIONS = ("nodes", "gpus", "cpus", "time", "grace_s", "partition", "account", "print")
+    OPTIONS = ("nodes", "gpus", "tasks", "cpus", "time", "grace_s", "partition", "account", "print")
     cli.run(main, __doc__, EXAMPLE, (*cli.CHOICES, "workdir", "data_dir", *OPTIONS))

@@ -145,7 +145,7 @@ def plan(config: Config, stage_name: str, count: int, dataset: Dataset, program:
     """
     wanted = config.population.models_per_program
     batch_size = min(config.stage(stage_name).batch_size, len(dataset.train_labels))
-    most = wanted or (1 if jax.default_backend() == "cpu" else 8) * jax.device_count()
+    most = wanted or (1 if jax.default_backend() == "cpu" else 8) * len(jax.devices())
     while True:
         mesh = make_mesh(config.population, min(most, count))
         chunks = chunk_rows(count, most, mesh.shape["models"])

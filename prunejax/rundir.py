@@ -42,8 +42,8 @@ def check_run(run_dir: Path, config: Config, dataset: Dataset) -> bool:
     if different:
         raise UserError(f"{run_dir} holds another run ({'; '.join(different)}); use another --workdir")
     if (run_dir / ".lock").exists():
-        with (run_dir / ".lock").open() as file:
-            _lock(file, fcntl.LOCK_SH)  # pyright: ignore[reportArgumentType]
+        with open(run_dir / ".lock") as file:
+            _lock(file, fcntl.LOCK_SH)
     return True
 
 
@@ -86,7 +86,7 @@ def _begin(
     try:
         (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
         if not is_remote(run_dir):
-            file: Any = stack.enter_context((run_dir / ".lock").open("a+"))
+            file = stack.enter_context(open(run_dir / ".lock", "a+"))
             _lock(file)
             file.truncate(0)
             print(f"process {os.getpid()} on {socket.gethostname()}", file=file, end="", flush=True)

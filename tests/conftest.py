@@ -13,7 +13,8 @@ from prunejax import data
 from prunejax.config import Config, LearningRate, Schedule
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_num_cpu_devices", 2)  # so that every population is split
+if "JAX_NUM_CPU_DEVICES" not in os.environ:
+    jax.config.update("jax_num_cpu_devices", 2)  # so that every population is split
 jax.config.update("jax_compilation_cache_dir", str(data.cache_dir() / "xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 

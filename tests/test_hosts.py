@@ -1,0 +1,142 @@
+"""Several real processes over loopback, each with CPU devices of its own, train and measure as one."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+
+import jax
+import numpy as np
+import pytest
+from test_commands import ROOT, TINY, call, command
+
+import prunejax
+from prunejax import evaluate
+
+DENSE = ["--experiment=sup_dense", *TINY]
+
+
+class Job:
+    """So many processes of one command, their output beside the work directory."""
+
+    def __init__(self, script, count, workdir, arguments, devices=1, others=()):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        hosts = [f"--coordinator_address=127.0.0.1:{port}", f"--num_processes={count}"]
+        self.logs = [workdir.with_suffix(f".{index}.log") for index in range(count)]
+        self.processes = []
+        for index, log in enumerate(self.logs):
+            line = command(script, f"--workdir={workdir}", *arguments, *hosts, f"--process_id={index}")
+            with log.open("w") as output:
+                environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}
+                line += others if index else []
+                self.processes.append(
+                    subprocess.Popen(line, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
+                )
+
+    def wait(self, seconds=300):
+        """The exit codes, and what the processes said; none may outlive the time."""
+        deadline = time.monotonic() + seconds
+        try:
+            codes = [process.wait(max(0, deadline - time.monotonic())) for process in self.processes]
+        finally:
+            for process in self.processes:
+                process.kill()
+        return codes, [log.read_text() for log in self.logs]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The work directory of one process."""
+    workdir = tmp_path_factory.mktemp("alone") / "runs"
+    assert call("train", f"--workdir={workdir}", *DENSE).returncode == 0
+    return workdir
+
+
+def assert_close(run_dir, other):
+    ours, theirs = (prunejax.load_population(path).state for path in (run_dir, other))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), ours.params, theirs.params)
+    jax.tree.map(np.testing.assert_array_equal, ours.masks, theirs.masks)
+
+
+def test_two_processes_train_and_measure_as_one(tmp_path, alone):
+    """Two models on four devices of two hosts: each model's batch is shared by two devices."""
+    workdir = tmp_path / "runs"
+    codes, said = Job("train", 2, workdir, DENSE, devices=2).wait()
+    assert codes == [0, 0], said
+    assert ["trained 2 models" in text for text in said] == [True, False]
+    assert_close(workdir / "sup_dense", alone / "sup_dense")
+    (checkpoint,) = (workdir / "sup_dense" / "checkpoints").iterdir()
+    assert {path.name for path in (checkpoint / "state").glob("ocdbt*")} == {"ocdbt.process_0", "ocdbt.process_1"}
+    assert (workdir / "sup_dense" / "metrics.jsonl").read_text().count("\n") == 4
+
+    codes, said = Job("evaluate", 2, workdir, []).wait()
+    assert codes == [0, 0], said
+    shared = evaluate.load(workdir / "sup_dense" / "measures.npz")
+    (workdir / "sup_dense" / "measures.npz").unlink()
+    assert call("evaluate", f"--workdir={workdir}").returncode == 0
+    whole = evaluate.load(workdir / "sup_dense" / "measures.npz")
+    for name in evaluate.ARRAYS:
+        ours, theirs = getattr(shared, name), getattr(whole, name)
+        if ours.dtype.kind == "f":
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+        else:
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_four_processes_share_one_models_batch(tmp_path):
+    arguments = [*DENSE, "--models=1"]
+    codes, said = Job("train", 4, tmp_path / "four", arguments).wait()
+    assert codes == [0] * 4, said
+    assert call("train", f"--workdir={tmp_path / 'one'}", *arguments).returncode == 0
+    assert_close(tmp_path / "four" / "sup_dense", tmp_path / "one" / "sup_dense")
+
+
+def wait_for_steps(workdir, job, steps):
+    path = workdir / "sup_dense" / "metrics.jsonl"
+    while not path.exists() or path.read_text().count("\n") < steps:
+        assert all(process.poll() is None for process in job.processes), job.wait()
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_when_a_process_is_killed_the_others_stop_and_the_job_resumes(tmp_path, victim):
+    long = [*DENSE, "--set=sup.epochs=8", "--set=checkpoint.every_steps=2"]
+    workdir = tmp_path / "runs"
+    job = Job("train", 2, workdir, long)
+    wait_for_steps(workdir, job, 4)
+    job.processes[victim].kill()
+    codes, said = job.wait(100)
+    assert codes[victim] == -signal.SIGKILL
+    assert codes[1 - victim] in (1, -signal.SIGABRT)  # by our own word, or that of JAX's runtime
+    assert "another process has died" in said[1 - victim] or "another task died" in said[1 - victim]
+    resumed = call("train", f"--workdir={workdir}", *long)
+    assert "resuming at step" in resumed.stdout, resumed.stderr
+    assert call("train", f"--workdir={tmp_path / 'whole'}", *long).returncode == 0
+    assert_close(workdir / "sup_dense", tmp_path / "whole" / "sup_dense")
+
+
+def test_a_signal_to_one_process_has_all_save_and_stop(tmp_path):
+    workdir = tmp_path / "runs"
+    job = Job("train", 2, workdir, [*DENSE, "--set=sup.epochs=4000", "--set=checkpoint.every_steps=100000"])
+    wait_for_steps(workdir, job, 4)
+    job.processes[1].send_signal(signal.SIGTERM)
+    codes, said = job.wait(100)
+    assert codes == [os.EX_TEMPFAIL] * 2, said
+    stopped = prunejax.load_population(workdir / "sup_dense")
+    assert all(f"stopped at step {stopped.step} of 8000, saved" in text for text in said)
+
+
+def test_processes_of_different_commands_are_refused_and_nothing_is_written(tmp_path):
+    codes, said = Job("train", 2, tmp_path / "runs", DENSE, others=["--models=3"]).wait()
+    assert codes == [2, 2], said
+    assert all("error: --models is 2 in the first process, but not in all others" in text for text in said)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_three_flags_by_hand_belong_together(tmp_path):
+    done = call("train", f"--workdir={tmp_path / 'runs'}", *DENSE, "--num_processes=2")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "belong together" in done.stderr
