@@ -20,8 +20,8 @@ def bucket():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    line = f"-m gcp_storage_emulator start --port={port} --in-memory --default-bucket=bucket --host=127.0.0.1"
-    server = subprocess.Popen([sys.executable, *line.split()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    line = [sys.executable, str(ROOT / "tests" / "bucket_server.py"), str(port)]
+    server = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     for _ in range(100):
         try:
