@@ -37,8 +37,8 @@ setup() { # setup EXTRA...
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e "$target" || exit
     cat pyproject.toml .ci/constraints.txt >"$stamp"
   fi
-  # Fresh memory for every step's temporaries costs a CPU 15 to 25%: keep what was freed, in huge pages.
-  local keep=glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1099511627776:glibc.malloc.arena_max=1
+  # Fresh memory for every step's temporaries costs a CPU up to 25%: keep what was freed, in huge pages.
+  local keep=glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1099511627776
   export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1:$keep}"
   export PATH="$PWD/.venv/bin:$PATH"
 }

@@ -103,10 +103,12 @@ def wait_for_steps(workdir, job, steps):
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_when_a_process_is_killed_the_others_stop_and_the_job_resumes(tmp_path, victim):
-    long = [*DENSE, "--set=sup.epochs=8", "--set=checkpoint.every_steps=2"]
+    long = [*DENSE, "--set=sup.epochs=40", "--set=checkpoint.every_steps=2"]
     workdir = tmp_path / "runs"
     job = Job("train", 2, workdir, long)
     wait_for_steps(workdir, job, 4)
+    while not [path for path in (workdir / "sup_dense" / "checkpoints").iterdir() if path.name.isdigit()]:
+        time.sleep(0.05)
     job.processes[victim].kill()
     codes, said = job.wait(100)
     assert codes[victim] == -signal.SIGKILL
