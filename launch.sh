@@ -43,6 +43,14 @@ setup() { # setup EXTRA...
   export PATH="$PWD/.venv/bin:$PATH"
 }
 
+for_study() { # for_study FLAGS: sets up what they need
+  local extras=()
+  if [[ " $* " == *" --tensorboard "* ]]; then extras+=(tensorboard); fi
+  if [[ " $* " == *://* ]]; then extras+=(remote); fi
+  if [[ " $* " == *" --gpus"* ]]; then extras+=(cuda); fi # which the nodes have, if not this machine
+  setup "${extras[@]}"
+}
+
 test_tools() { # The report's page is tested in Chromium, batch jobs with Slurm; without them these tests are skipped.
   local missing=()
   command -v chromium chromium-browser google-chrome >/dev/null || missing+=(chromium)
@@ -55,26 +63,40 @@ test_tools() { # The report's page is tested in Chromium, batch jobs with Slurm;
   echo "not here, and could not be installed: ${missing[*]}; the tests that need them are skipped" >&2
 }
 
-on_hosts() { # on_hosts A,B,... COMMAND FLAGS: one that fails ends the others; a signal has all of them save and stop
-  local hosts index line code=0
+on_hosts() { # on_hosts A,B,... COMMAND FLAGS: one that fails stops the others; a signal has all of them save and stop
+  local hosts host name line code=0 last
   IFS=, read -ra hosts <<<"${1:?name the hosts: A,B,...}"
-  line="cd $(printf %q "$PWD") && GLIBC_TUNABLES=$GLIBC_TUNABLES exec .venv/bin/python -m experiments.$2"
-  line+="$(printf ' %q' "${@:3}" "--coordinator_address=${hosts[0]}:${PORT:-8476}" "--num_processes=${#hosts[@]}")"
-  for index in "${!hosts[@]}"; do
-    if [[ ${hosts[index]} == localhost ]]; then
-      bash -c "$line --process_id=$index" &
+  name=${hosts[0]#*@} # of USER@HOST
+  for host in "${hosts[@]}"; do
+    if [[ $name == localhost && $host != localhost ]]; then name=$(hostname -f); fi
+  done
+  address=$name:${PORT:-8476}
+  line="cd $(printf %q "$PWD") && GLIBC_TUNABLES=$GLIBC_TUNABLES exec .venv/bin/python"
+  line+=" -m experiments.${2:?name the command: study, train or evaluate}"
+  line+="$(printf ' %q' "${@:3}" "--coordinator_address=$address" "--num_processes=${#hosts[@]}")"
+  for host in "${!hosts[@]}"; do
+    if [[ ${hosts[host]} == localhost ]]; then
+      bash -c "$line --process_id=$host" &
     else
-      ssh -tt "${hosts[index]}" "$line --process_id=$index" </dev/null &
+      ssh "${hosts[host]}" "$line --process_id=$host" </dev/null &
     fi
   done
-  trap 'kill -TERM $(jobs -p) 2>/dev/null' TERM INT
+  trap 'stop "${hosts[@]}"' TERM INT
   while [[ -n $(jobs -p) ]]; do
     wait -n && continue
-    code=$?
-    # 75: it has been stopped as all have; above 128 a signal to this script interrupted the waiting.
-    if ((code != 75 && code < 128)); then kill -TERM $(jobs -p) 2>/dev/null || true; fi
+    last=$?
+    if ((last > 128)) && [[ -n $(jobs -pr) ]]; then continue; fi # a signal to this script interrupted the waiting
+    ((code)) || code=$last
+    if ((last != 75)); then stop "${hosts[@]}"; fi # 75: stopped, as all are
   done
   exit $code
+}
+
+stop() { # stop HOSTS, each once: a second signal would not wait
+  local host line="pkill -TERM -f '^.venv/bin/python.*--coordinator_address=$address'"
+  for host in $(printf '%s\n' "$@" | sort -u); do
+    if [[ $host == localhost ]]; then bash -c "$line"; else ssh "$host" "$line" </dev/null; fi || true
+  done
 }
 
 command=${1:-}
@@ -112,15 +134,15 @@ report)
   python -m experiments.report "$@"
   ;;
 study | train | evaluate)
-  if [[ " $* " == *" --tensorboard "* ]]; then setup tensorboard; else setup; fi
+  for_study "$@"
   exec python -m "experiments.$command" "$@" # so that a signal to this script reaches it
   ;;
 slurm)
-  if [[ " $* " == *" --gpus"* ]]; then setup cuda; else setup; fi # the nodes may have GPUs where there are none here
+  for_study "$@"
   exec python -m experiments.slurm "$@"
   ;;
 hosts)
-  setup
+  for_study "$@"
   on_hosts "$@"
   ;;
 "" | -h | --help | help) usage ;;

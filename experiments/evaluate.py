@@ -67,24 +67,29 @@ def _evaluate(run_dir: epath.Path, load: Callable):  # noqa: ANN202
     from prunejax import hosts
     from prunejax.checkpoint import load_population
 
-    path, config = run_dir / "measures.npz", load_config(run_dir)
-    config = override(config, [text for text in FLAGS.set if text.startswith("measure.")])
-    validate(config)
-    settings = config.measure
-    if path.exists():
-        measures = measuring.load(path)
-        if measures.measure == settings:
-            return measures
-    trained, dataset = load_population(run_dir), load(config.data)
+    path = run_dir / "measures.npz"
+
+    def find() -> tuple:
+        config = override(load_config(run_dir), FLAGS.set)
+        validate(config)
+        measures = measuring.load(path) if path.exists() else None
+        if measures and measures.measure == config.measure:
+            return measures, config, None
+        return None, config, load_population(run_dir)
+
+    measures, config, trained = hosts.together(find)
+    hosts.require_same(f"{path}, there or not,", str(measures is None))
+    if measures:
+        return measures
+    dataset = load(config.data)
 
     @contextlib.contextmanager
     def track(unit: str, total: int) -> Iterator[Callable[[float], object]]:
         with bar(f"{run_dir.name} {'test set' if unit == 'images' else 'probes'}", total, unit=unit) as shown:
             yield shown.update
 
-    measures = measuring.evaluate(trained, dataset, settings, track)
-    if hosts.is_first():
-        measuring.save(measures, path)
+    measures = measuring.evaluate(trained, dataset, config.measure, track)
+    hosts.together(lambda: measuring.save(measures, path) if hosts.is_first() else None)
     return measures
 
 

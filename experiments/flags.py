@@ -1,11 +1,11 @@
 """The command line that all scripts share: flags, and one-line errors with exit code 2."""
 
 import contextlib
-import itertools
 import json
 import os
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -110,7 +110,8 @@ def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[st
 
             # XLA splits a step over cores worse than a population splits over devices.
             if "JAX_NUM_CPU_DEVICES" not in os.environ:
-                jax.config.update("jax_num_cpu_devices", os.cpu_count())
+                cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+                jax.config.update("jax_num_cpu_devices", cores)
             if "deterministic" in names and FLAGS.deterministic:
                 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
             jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
@@ -128,10 +129,11 @@ def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[st
             sys.exit(128 + signal.SIGINT)
         except OSError as error:
             _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
-        except RuntimeError as error:
+        except RuntimeError:
             if hosts.alone():
                 raise
-            print(f"error: another process has died ({_one_line(error)}); start all again to go on", file=sys.stderr)
+            traceback.print_exc()
+            print("error: this process or another has failed; start all of them again to go on", file=sys.stderr)
             sys.stderr.flush()
             os._exit(1)  # the usual way out waits for the others
 
@@ -163,15 +165,7 @@ def _connect(names: tuple[str, ...]) -> None:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Gives what tells whether SIGTERM, SIGINT or SIGHUP has come; a second one ends the process at once.
-
-    Several processes agree on the call at which all of them hear of it; each must ask as often as the others.
-    """
-    from prunejax import hosts
-
-    if not hosts.alone():
-        yield from _stop_together()
-        return
+    """Gives what tells whether SIGTERM, SIGINT or SIGHUP has come; a second one ends the process at once."""
     received = []
 
     def note(number: int, _: object) -> None:
@@ -179,37 +173,15 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
         for other in handlers:
             signal.signal(other, signal.SIG_DFL)
 
-    numbers = [signal.SIGTERM, *_other_signals()]
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+        numbers.append(signal.SIGHUP)
     handlers = {number: signal.signal(number, note) for number in numbers}
     try:
         yield lambda: bool(received)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-
-
-CALLS = itertools.count()
-"""Of what asks whether to stop, through all experiments of a study."""
-
-
-def _other_signals() -> list[int]:
-    """That also ask to stop; nohup has SIGHUP ignored."""
-    return [n for n in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
-
-
-def _stop_together() -> Iterator[Callable[[], bool]]:
-    from jax.experimental.multihost_utils import reached_preemption_sync_point
-
-    heard = []  # JAX itself waits for SIGTERM
-
-    def stop() -> bool:
-        if not heard and reached_preemption_sync_point(next(CALLS)):
-            heard.append(True)
-        return bool(heard)
-
-    for number in _other_signals():
-        signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    yield stop
 
 
 def _unraisable(what) -> None:  # noqa: ANN001

@@ -32,10 +32,11 @@ if ((SLURM_ARRAY_TASK_ID < ${{#experiments[@]}})); then
 else
   command=(experiments.evaluate)
 fi
-srun --kill-on-bad-exit=1 .venv/bin/python -m "${{command[@]}}" "${{shared[@]}}"{distributed}
+srun .venv/bin/python -m "${{command[@]}}" "${{shared[@]}}"{distributed}
 code=$?
 if [[ ${{command[0]}} == experiments.evaluate && $code == 0 ]]; then
   .venv/bin/python -m experiments.report "${{shared[@]}}"
+  code=$?
 elif ((code == 75)); then # stopped by a signal, its work is saved
   scontrol requeue "$SLURM_JOB_ID"
 fi
@@ -47,6 +48,10 @@ def main() -> None:
     """Writes `<workdir>/slurm/study.sbatch` and submits it; with --print only shows both."""
     for name in EXPERIMENTS:
         cli.make_config(name)
+    if "://" in str(cli.workdir()):
+        raise UserError(f"--workdir={FLAGS.workdir}: Slurm's logs need a directory on a disk that all nodes share")
+    if FLAGS.gpus and FLAGS.tasks not in (None, FLAGS.gpus):
+        raise UserError(f"--tasks={FLAGS.tasks}: under Slurm each GPU, here {FLAGS.gpus} a node, needs a process")
     path = Path(cli.workdir().resolve()) / "slurm" / "study.sbatch"
     if FLAGS.print:
         print(script(path.parent))

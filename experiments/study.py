@@ -29,8 +29,7 @@ def main() -> None:
     if FLAGS.dry_run:
         return print(f"the whole study: about {sum(filter(None, seconds)) / 3600:.3g} hours, measures not included")
     evaluate([cli.workdir() / config.experiment.name for config in configs])
-    if hosts.is_first():
-        print(f"report: {report(cli.workdir())}")
+    print(f"report: {hosts.together(lambda: report(cli.workdir()) if hosts.is_first() else None)}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Trains the population of one experiment. Run again, it resumes, or does nothing if it is finished."""
 
 import time
+from functools import partial
 
 import numpy as np
 from absl import flags
@@ -35,6 +36,7 @@ def train(config: Config, dataset) -> float | None:  # noqa: ANN001
     if FLAGS.devices:
         raise UserError("--devices only extrapolates with --dry_run; training uses every device it finds")
     before = hosts.together(lambda: checkpoint.newest(run_dir) if rundir.check_run(run_dir, config, dataset) else None)
+    hosts.require_same("the newest checkpoint", repr(before and (before.step, before.damaged)))
     done, state = (before.step, before.state) if before else (0, None)
     if done == total:
         return print(f"{name}: finished before, all {total} steps; nothing to do")
@@ -46,7 +48,7 @@ def train(config: Config, dataset) -> float | None:  # noqa: ANN001
         cli.stop_signals() as asked_to_stop,
         rundir.open_run(run_dir, config, dataset, steps, shapes),
         checkpoint.open_manager(run_dir, config, done, before.damaged if before else ()) as manager,
-        MetricsLog(run_dir, done, who.sparsities, FLAGS.tensorboard) as log,
+        hosts.together(lambda: MetricsLog(run_dir, done, who.sparsities, FLAGS.tensorboard)) as log,
         progress(name, images, steps, done) as on_step,
     ):
         if done:
@@ -57,13 +59,14 @@ def train(config: Config, dataset) -> float | None:  # noqa: ANN001
         def is_late() -> bool:
             return time.monotonic() - saved_at > 60 * config.checkpoint.every_minutes
 
-        def report_now() -> bool:  # of which several processes must have the same opinion
-            return asked_to_stop() or (hosts.alone() and is_late())
+        def report_now() -> bool:  # several processes wait for the next report, at which they agree
+            return hosts.alone() and (asked_to_stop() or is_late())
 
         for now in population.fit(config, who, dataset, state, done, on_step, report_now):
-            log.write(now)
+            hosts.together(partial(log.write, now))
             frozen = tell_frozen(config, who, now, frozen)
-            stop, late = asked_to_stop() and now.step < total, hosts.any_of(is_late())
+            asked, late = hosts.any_of(asked_to_stop()), hosts.any_of(is_late())
+            stop = asked and now.step < total
             if now.ends_stage or stop or late or now.step - saved >= config.checkpoint.every_steps:
                 checkpoint.save(manager, config, now.step, now.arrays)
                 saved, saved_at = now.step, time.monotonic()
@@ -71,7 +74,7 @@ def train(config: Config, dataset) -> float | None:  # noqa: ANN001
                 raise cli.Stopped(f"{name}: stopped at step {now.step} of {total}, saved; run it again to go on")
     excluded = f"; {frozen.sum()} of them excluded" if frozen.any() else ""
     print(f"{name}: trained {len(who)} models for {total} steps{excluded}; checkpoint in {run_dir}")
-    if asked_to_stop():
+    if hosts.any_of(asked_to_stop()):
         raise cli.Stopped(f"{name}: finished; stopped after it")
 
 

@@ -80,17 +80,18 @@ def _joining(mesh: Mesh) -> Callable[..., Tree]:
 
 
 def local_rows(leaf: Array) -> dict[int, np.ndarray]:
-    """The rows of an array that this process has, block by block, by the number of each block's first row."""
+    """The rows of an array that this process writes, block by block, by the number of each block's first row."""
     if isinstance(leaf, np.ndarray):
         return {0: leaf}
-    return {shard.index[0].start or 0: np.asarray(shard.data) for shard in leaf.addressable_shards}
+    shards = [shard for shard in leaf.addressable_shards if shard.replica_id == 0]
+    return {shard.index[0].start or 0: np.asarray(shard.data) for shard in shards}
 
 
 def split_batch(mesh: Mesh) -> Callable[[Array], Array]:
     """Returns what has the devices along `batch` share the rows of an array of a single model's step.
 
     The compiler does the rest: the statistics of batch normalisation, the loss and the gradients are the whole batch's.
-    Rows that the devices do not divide, as an epoch's last may be, are computed whole by each.
+    Rows that the devices do not divide, as an epoch's last may be, are computed whole by each of them.
     """
     shares = mesh.shape["batch"]
 

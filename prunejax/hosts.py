@@ -4,6 +4,7 @@ All run the same command, each with the devices of its host (JAX's multi-control
 all of this is trivial. Each function must be called by all processes, in the same order.
 """
 
+import collections
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -30,12 +31,16 @@ def connect(address: str | None = None, processes: int | None = None, index: int
     Raises:
         UserError: if they cannot be found, or do not all come.
     """
+    jax.config.update("jax_enable_preemption_service", False)  # which takes SIGTERM for itself
     try:
         jax.distributed.initialize(
             *(address, processes, index), heartbeat_timeout_seconds=SILENCE_S, shutdown_timeout_seconds=SILENCE_S
         )
     except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"cannot join the other processes: {error}") from None
+    counts = collections.Counter(device.process_index for device in jax.devices())
+    if len(set(counts.values())) > 1:
+        raise UserError(f"the processes have different numbers of devices: {[counts[i] for i in sorted(counts)]}")
 
 
 def alone() -> bool:
@@ -59,13 +64,13 @@ def gather_texts(text: str) -> list[str]:
 
 
 def together(work: Callable[[], T]) -> T:
-    """What `work` returns, once all processes have done theirs; a UserError that one of them meets is raised by all."""
+    """What `work` returns, once all processes have done theirs; trouble that one of them meets is raised by all."""
+    if alone():
+        return work()
     result, trouble = None, ""
     try:
         result = work()
-    except UserError as error:
-        if alone():
-            raise
+    except (UserError, OSError) as error:
         trouble = str(error)
     if told := [trouble for trouble in gather_texts(trouble) if trouble]:
         raise UserError(told[0])

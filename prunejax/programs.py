@@ -156,13 +156,13 @@ def plan(config: Config, stage_name: str, count: int, dataset: Dataset, program:
         memory = hosts.least(available_memory(local))
         if needed <= memory:
             return Plan(chunks, mesh, mesh.size * float(compiled.cost_analysis()["flops"]), needed)
-        if wanted or size == mesh.shape["models"]:
+        if wanted or most == 1:
             raise UserError(
                 f"stage {stage_name!r}: a program of {size} models needs {needed / 2**30:.1f} GiB, and "
                 f"{memory / 2**30:.1f} GiB may be used; lower "
                 + ("population.models_per_program" if size > 1 else f"{stage_name}.batch_size")
             )
-        most = -(-size // 2)
+        most = -(-min(most, size) // 2)
 
 
 def available_memory(devices: int) -> float:
