@@ -7,7 +7,7 @@ usage() {
   cat <<'EOF'
 ./launch.sh COMMAND [FLAGS]
 
-  demo              the whole study on the embedded digits: trains, measures, reports (about 10 minutes on two cores)
+  demo              the whole study on the embedded digits: trains, measures, reports (5 to 10 minutes on two cores)
   test              the test suite
   check             what CI runs: formatting, lint, types, tests
   study  FLAGS      all experiments of a preset, measures and report; see: ./launch.sh study --help
