@@ -129,7 +129,7 @@ prepare)
   python -m experiments.prepare "$@"
   ;;
 report)
-  setup
+  for_study "$@"
   python -m experiments.evaluate "$@"
   python -m experiments.report "$@"
   ;;

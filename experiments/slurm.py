@@ -48,7 +48,9 @@ def main() -> None:
     """Writes `<workdir>/slurm/study.sbatch` and submits it; with --print only shows both."""
     for name in EXPERIMENTS:
         cli.make_config(name)
-    if "://" in str(cli.workdir()):
+    from prunejax.rundir import is_remote
+
+    if is_remote(cli.workdir()):
         raise UserError(f"--workdir={FLAGS.workdir}: Slurm's logs need a directory on a disk that all nodes share")
     if FLAGS.gpus and FLAGS.tasks not in (None, FLAGS.gpus):
         raise UserError(f"--tasks={FLAGS.tasks}: under Slurm each GPU, here {FLAGS.gpus} a node, needs a process")
