@@ -79,7 +79,8 @@ def make_tables(study: Study, config: Config, published: Published | None = None
     lacking = (uncertainty.intervals, uncertainty.overlap, uncertainty.recall_change)
     one, *others = (make(study, published) for make in papers)
     second = tables.table_2(config, published)
-    return [uncertainty.comparison(study), one, second, *others, *(make(study) for make in lacking)]
+    asked = [uncertainty.comparison(study), uncertainty.findings(study, published)]
+    return [*asked, one, second, *others, *(make(study) for make in lacking)]
 
 
 def make_figures(

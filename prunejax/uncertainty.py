@@ -1,6 +1,7 @@
 """Measures -> the tables that the paper lacks: intervals, the noise floor, tests; each a function of a study."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -11,10 +12,12 @@ from prunejax.tables import (
     NAMES,
     PAIRS,
     Cell,
+    Published,
     Study,
     Table,
     at,
     cell_title,
+    headline,
     levels,
     percent,
     probed,
@@ -106,19 +109,42 @@ def _pies(resamples: Resamples, dense: Measures | None, models: Measures) -> Cel
     return _with_interval(found, resamples.pies(dense, models), 0, few, least=0.0)
 
 
+def _dense_and_pruned(
+    study: Study, methods: Sequence[str], sparsity: float
+) -> tuple[list[tuple[Measures, Measures]], str]:
+    """The two cells of each method, or why one of them lacks."""
+    cells = {(method, level): at(study, method, level) for method in methods for level in (0.0, sparsity)}
+    lacking = [f"{cell_title(*cell)}: {why_not(study, *cell).text}" for cell, models in cells.items() if models is None]
+    lacking = lacking if sparsity else ["nothing is pruned"]
+    found = [models for models in cells.values() if models is not None]
+    return [] if lacking else list(zip(found[::2], found[1::2], strict=True)), "; ".join(lacking)
+
+
 def _pairs(study: Study) -> Iterator[tuple[list[Cell], list[tuple[Measures, Measures]]]]:
     """Yields each comparison's first cells, and (dense, pruned) of Sup and SCL; where one lacks, a row and none."""
-    for name, pair in PAIRS.items():
-        for sparsity in filter(None, levels(study)):
-            row = [Cell(name), percent(sparsity)]
-            cells = {(method, level): at(study, method, level) for method in pair for level in (0.0, sparsity)}
-            lacking = [cell for cell, models in cells.items() if models is None]
-            found = [models for models in cells.values() if models is not None]
-            if lacking:
-                why = "; ".join(f"{cell_title(*cell)}: {why_not(study, *cell).text}" for cell in lacking)
-                yield [*row, Cell(why), *[Cell("-")] * 5], []
-            else:
-                yield row, [(found[0], found[1]), (found[2], found[3])]
+    for (name, pair), sparsity in itertools.product(PAIRS.items(), filter(None, levels(study))):
+        pairs, why = _dense_and_pruned(study, pair, sparsity)
+        row = [Cell(name), percent(sparsity)]
+        yield [*row, Cell(why), *[Cell("-")] * 5] if why else row, pairs
+
+
+def _effect(name: str, resamples: Resamples, dense: Measures, pruned: Measures) -> tuple[float, np.ndarray, int]:
+    """What pruning does: `accuracy` [points] or `q` lost, `pies`, or by how many layers of `depth` PIEs exceed others.
+
+    With its replicates, and the number of models behind it. PIEs' depth is that of the PIEs as they are.
+    """
+    fewest = min(len(dense.seeds), len(pruned.seeds))
+    if name == "pies":
+        return float(pruned.pies(dense).sum()), resamples.pies(dense, pruned), fewest
+    if name == "depth":
+        pies, probes = pruned.pies(dense), pruned.probed
+        if not pies.any() or pies.all() or not len(probes.seeds):
+            return np.nan, np.empty(0), 0
+        deeper = probes.depth[:, pies].mean(1) - probes.depth[:, ~pies].mean(1)
+        return float(deeper.mean()), resamples.mean(probes, deeper), len(deeper)
+    before, after = (100 * models.accuracy if name == "accuracy" else models.q.mean(1) for models in (dense, pruned))
+    again = resamples.mean(dense, before) - resamples.mean(pruned, after)
+    return float(before.mean() - after.mean()), again, fewest
 
 
 def comparison(study: Study) -> Table:
@@ -128,15 +154,10 @@ def comparison(study: Study) -> Table:
         if not pairs:
             rows.append(row)
             continue
-        models = min(len(cell.seeds) for pair in pairs for cell in pair)
-        lost = [float(100 * (dense.accuracy.mean() - pruned.accuracy.mean())) for dense, pruned in pairs]
-        means = [[resamples.mean(models, 100 * models.accuracy) for models in pair] for pair in pairs]
-        lost_again = [dense - pruned for dense, pruned in means]
-        pies = [float(pruned.pies(dense).sum()) for dense, pruned in pairs]
-        pies_again = [resamples.pies(dense, pruned) for dense, pruned in pairs]
-        for (sup, scl), (sup_again, scl_again), digits in ((lost, lost_again, 2), (pies, pies_again, 0)):
+        for effect, digits in (("accuracy", 2), ("pies", 0)):
+            (sup, sup_again, n_sup), (scl, scl_again, n_scl) = (_effect(effect, resamples, *pair) for pair in pairs)
             row += [Cell(f"{value:.{digits}f}", value) for value in (sup, scl)]
-            row.append(_with_interval(scl - sup, scl_again - sup_again, digits, models))
+            row.append(_with_interval(scl - sup, scl_again - sup_again, digits, min(n_sup, n_scl)))
         rows.append(row)
     header = ["Pruning", "Sparsity [%]", "Sup: accuracy lost [points]", "SCL: accuracy lost [points]"]
     header += ["SCL − Sup [95%]", "Sup: PIEs", "SCL: PIEs", "SCL − Sup PIEs [95%]"]
@@ -162,6 +183,59 @@ def answer(comparison: Table) -> list[str]:
                 f"difference {more_pies.all}."
             )
     return sentences
+
+
+FINDINGS = {
+    "GMP costs SCL more accuracy than Sup [points]": ("accuracy", +1, "scl_gmp", "sup_gmp"),
+    "One-Shot costs SCL more accuracy than Sup [points]": ("accuracy", +1, "scl_one_shot", "sup_one_shot"),
+    "GMP gives SCL more PIEs than Sup": ("pies", +1, "scl_gmp", "sup_gmp"),
+    "One-Shot gives SCL more PIEs than Sup": ("pies", +1, "scl_one_shot", "sup_one_shot"),
+    "Δ GMP costs SCL less accuracy than GMP [points]": ("accuracy", -1, "scl_delayed_gmp", "scl_gmp"),
+    "Δ GMP gives SCL fewer PIEs than GMP": ("pies", -1, "scl_delayed_gmp", "scl_gmp"),
+    "GMP costs SCL Q-Score": ("q", +1, "scl_gmp"),
+    "GMP costs SCL more Q-Score than Sup": ("q", +1, "scl_gmp", "sup_gmp"),
+    "PIEs of SCL / GMP are deeper than other images [layers]": ("depth", +1, "scl_gmp"),
+    "PIEs of Sup / GMP are deeper than other images [layers]": ("depth", +1, "sup_gmp"),
+}
+"""What the paper finds: an effect, its sign, and the method that has it, or has it more than a second one."""
+
+
+def _published_effect(name: str, published: Published, method: str, sparsity: float) -> float:
+    """As `_effect`, by the paper's means; NaN where it has none."""
+
+    def mean(column: str, level: float = sparsity) -> float:
+        return float(published.get(column, {}).get(method, {}).get(level, "nan").split()[0])
+
+    if name == "pies":
+        return mean("PIE")
+    if name == "depth":
+        return mean("depth of PIEs") - mean("of non-PIEs")
+    column = {"accuracy": "Acc [%]", "q": "Q"}[name]
+    return mean(column, 0.0) - mean(column)
+
+
+def findings(study: Study, published: Published | None = None) -> Table:
+    """What the paper finds at its highest sparsity, one by one: ours with its 95% interval, and whether it holds."""
+    resamples, sparsity, rows = Resamples(study), headline(study), []
+    header = ["Finding", "Ours [95%]", "Holds here", "Noise floor of each [range]", *(["Paper"] if published else [])]
+    for text, (effect, sign, *methods) in FINDINGS.items():
+        digits = {"pies": 0, "q": 3}.get(effect, 2)
+        pairs, why = _dense_and_pruned(study, methods, sparsity)
+        if why:
+            row = [Cell(why), Cell("-"), Cell("-")]
+        else:
+            values, replicates, models = zip(*(_effect(effect, resamples, *pair) for pair in pairs), strict=True)
+            value, again = (x[0] - sum(x[1:]) for x in (values, replicates))
+            ours = _with_interval(value, again, digits, min(models)) if min(models) else Cell("not probed, or no PIEs")
+            low, high = ours.interval or (0.0, 0.0)
+            verdict = "undecided" if low <= 0 <= high else "yes" if sign * value > 0 else "no"
+            floors = "; ".join(_floor(dense).text for dense, _ in pairs) if effect == "pies" else "-"
+            row = [ours, Cell(verdict), Cell(floors)]
+        paper = [_published_effect(effect, published or {}, method, sparsity) for method in methods]
+        theirs = paper[0] - sum(paper[1:])
+        row.append(Cell("-" if np.isnan(theirs) else f"{theirs:.{digits}f}", theirs))
+        rows.append([Cell(text), *row][: len(header)])
+    return Table("findings", f"What the paper finds, at {100 * sparsity:.3g}%. 95% {INTERVALS}", header, rows)
 
 
 def overlap(study: Study) -> Table:

@@ -122,6 +122,55 @@ def test_table_2_holds_what_was_configured(make_config):
     assert rows["Momentum"][3] == "0.9 (Nesterov)"
 
 
+def test_findings_are_effects_with_their_sign_and_the_papers(study):
+    published = {
+        "Acc [%]": {"scl_gmp": {0.0: "92 ± 1", 0.9: "85.5 ± 1"}, "sup_gmp": {0.0: "90 ± 1", 0.9: "89 ± 1"}},
+        "depth of PIEs": {"scl_gmp": {0.9: "15 ± 1"}},
+        "of non-PIEs": {"scl_gmp": {0.9: "10.5 ± 4"}},
+    }
+    later = study["scl_gmp"].predictions.copy()
+    later[:, :20] = study["scl_gmp"].labels[:20]  # delayed, all models are right about half of the images
+    study = study | {"scl_delayed_gmp": dataclasses.replace(study["scl_gmp"], predictions=later)}
+    for name, less in (("scl_gmp", 1), ("sup_gmp", 3)):
+        study[name] = dataclasses.replace(study[name], q=study[name].q - less)
+    found = {row[0].text: row[1:] for row in uncertainty.findings(study, published).rows}
+    scl, dense = study["scl_gmp"].at(0.9), study["scl_dense"].at(0.0)
+    pies = scl.pies(dense)
+
+    ours, holds, _, paper = found["GMP costs SCL more accuracy than Sup [points]"]
+    same = next(row for row in uncertainty.comparison(study).rows if row[0].text == "GMP" and row[1].value == 0.9)
+    assert (ours.value, ours.interval) == (same[4].value, same[4].interval)
+    assert ours.interval[0] > 0
+    assert (holds.text, paper.text) == ("yes", "5.50")
+    ours, holds, floors, paper = found["Δ GMP gives SCL fewer PIEs than GMP"]
+    delayed = study["scl_delayed_gmp"].at(0.9).pies(dense)
+    assert ours.value == delayed.sum() - pies.sum() < 0
+    floor = metrics.noise_floor(dense.predictions, 4)
+    assert floors.text.split("; ") == [f"{floor.mean():.0f} [{floor.min()}, {floor.max()}]"] * 2
+    assert paper.text == "-"
+    ours, holds, *_ = found["GMP costs SCL Q-Score"]
+    assert ours.value == pytest.approx(dense.q.mean() - scl.q.mean())
+    assert holds.text == "yes"
+    assert found["GMP costs SCL more Q-Score than Sup"][1].text == "no"
+    ours, _, floors, paper = found["PIEs of SCL / GMP are deeper than other images [layers]"]
+    assert ours.value == pytest.approx(scl.depth[:, pies].mean() - scl.depth[:, ~pies].mean())
+    assert (floors.text, paper.text) == ("-", "4.50")
+
+
+def test_findings_say_what_they_lack(study):
+    rows = {row[0].text: row for row in uncertainty.findings({k: v for k, v in study.items() if "delay" not in k}).rows}
+    assert [cell.text for cell in rows["Δ GMP gives SCL fewer PIEs than GMP"][1:]] == [
+        "SCL / Δ GMP, 90%: not run",
+        "-",
+        "-",
+    ]
+    dense = uncertainty.findings({"sup_dense": study["sup_dense"]})
+    assert {row[1].text for row in dense.rows} == {"nothing is pruned"}
+    unprobed = dataclasses.replace(study["sup_gmp"], depth=np.zeros_like(study["sup_gmp"].depth))
+    rows = uncertainty.findings(study | {"sup_gmp": unprobed}).rows
+    assert [cell.text for cell in rows[-1][1:]] == ["not probed, or no PIEs", "undecided", "-"]
+
+
 def test_models_that_diverged_are_left_out_and_said_to_be(study):
     lost = study["scl_gmp"].l1.copy()
     lost[5] = np.nan
@@ -278,7 +327,7 @@ def report(workdir):
     return workdir / "report"
 
 
-TABLES = ("comparison", *(f"table_{n}" for n in range(1, 7)), "intervals", "overlap", "recall")
+TABLES = ("comparison", "findings", *(f"table_{n}" for n in range(1, 7)), "intervals", "overlap", "recall")
 PICTURES = (*(f"figure_{n}" for n in range(1, 8)), "training_curves")
 
 
