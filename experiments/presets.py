@@ -19,7 +19,7 @@ PRESETS = {
     "cifar10_authors": replace(
         PAPER,
         preset="cifar10_authors",
-        data=replace(PAPER.data, mean=(0.4915, 0.4823, 0.4465), std=(0.2047, 0.2435, 0.2616)),
+        data=replace(PAPER.data, mean=(0.4915, 0.4823, 0.4468), std=(0.2047, 0.2435, 0.2616)),
         sup_augment=replace(PAPER.sup_augment, vertical_flip=True),
         scl=replace(PAPER.scl, weight_decay=4e-4),
         head=replace(PAPER.head, learning_rate=LearningRate(0.1, (60, 75, 90), factor=0.2, final=8e-4)),

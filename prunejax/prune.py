@@ -21,10 +21,14 @@ def convolution_kernels(path: tuple[Any, ...], leaf: Array) -> bool:
     return _name(path[-1]) == "kernel" and leaf.ndim == 4
 
 
+def head_kernel(path: tuple[Any, ...], leaf: Array) -> bool:
+    """The kernel of the part called `head`, the linear classifier; never its bias."""
+    return _name(path[-1]) == "kernel" and "head" in map(_name, path)
+
+
 def convolution_and_head_kernels(path: tuple[Any, ...], leaf: Array) -> bool:
-    """Also the kernel of the part called `head`, the linear classifier; never its bias."""
-    in_head = _name(path[-1]) == "kernel" and "head" in map(_name, path)
-    return convolution_kernels(path, leaf) or in_head
+    """Both."""
+    return convolution_kernels(path, leaf) or head_kernel(path, leaf)
 
 
 def _name(entry: Any) -> str:  # noqa: ANN401
@@ -40,7 +44,8 @@ def polynomial_schedule(
     """
 
     def sparsity_at(step: Scalar) -> Float[Array, ""]:
-        progress = jnp.clip((jnp.asarray(step) - begin_step) / (end_step - begin_step), 0, 1)
+        progress = jnp.clip((jnp.asarray(step) - begin_step) / jnp.maximum(end_step - begin_step, 1), 0, 1)
+        progress = jnp.where(jnp.asarray(step) < end_step, progress, 1)
         return jnp.asarray(final_sparsity * (1 - (1 - progress) ** power))
 
     return sparsity_at

@@ -36,8 +36,10 @@ def epoch_order(seed: Scalar, stage_name: str, epoch: Scalar, num_train: int) ->
 
 
 def prunable_leaves(config: Config, stage_name: str) -> prune.Prunable:
-    """The leaves that this stage prunes; `prune.head` makes the linear head of an SCL model one of them."""
-    with_head = config.experiment.prune_head or (stage_name == "head" and config.prune.head is not None)
+    """The leaves that this stage prunes; a head stage, by `prune.head`, only the head and not the frozen encoder."""
+    if stage_name == "head" and config.prune.head is not None:
+        return prune.head_kernel
+    with_head = config.experiment.prune_head and stage_name != "scl"
     return prune.convolution_and_head_kernels if with_head else prune.convolution_kernels
 
 
@@ -48,7 +50,7 @@ def schedule_steps(config: Config, stage_name: str) -> ScheduleSteps:
 
 
 def _update_steps(config: Config, begin: Scalar, end: Scalar, every: Scalar) -> tuple[Scalar, Scalar]:
-    """The steps of the first and the last update of a schedule."""
+    """The steps of the first and the last update of a schedule; the first has the target of `begin`, and so on."""
     return (-(-begin // every) * every, end // every * every) if config.prune.at_multiples else (begin, end)
 
 
@@ -63,7 +65,7 @@ def sparsity_after(config: Config, steps: int, final_sparsity: float) -> float:
     if step < first:
         return 0.0
     step -= (step - first) % every if step < last else 0
-    return float(prune.polynomial_schedule(final_sparsity, begin, end, config.prune.power)(step))
+    return float(prune.polynomial_schedule(final_sparsity, begin, end, config.prune.power)(step - first + begin))
 
 
 def init(
@@ -149,8 +151,8 @@ def make_step(
         first, last = _update_steps(config, begin, end, every)
 
         def update_masks(params: Tree, masks: Tree) -> tuple[Tree, Tree]:
-            sparsity = prune.polynomial_schedule(final_sparsity, begin, end, config.prune.power)(step)
-            masks = prune.layerwise_masks(params, masks, sparsity, prunable)
+            target = prune.polynomial_schedule(final_sparsity, begin, end, config.prune.power)(step - first + begin)
+            masks = prune.layerwise_masks(params, masks, target, prunable)
             return prune.apply_masks(params, masks), masks
 
         with jax.named_scope("update_masks"):
@@ -169,7 +171,7 @@ def make_step(
             moved = jax.tree.map(lambda leaf, update: leaf - rate * update, trained, updates)
         with jax.named_scope("apply_masks"):
             params = prune.apply_masks(params | moved, masks)
-        metrics["sparsity"] = prune.sparsity(masks, prunable)
+        metrics["sparsity"] = prune.sparsity(masks, prunable_leaves(config, config.experiment.stages[0]))
         after = TrainState(params, batch_stats, masks, opt_state, state.frozen_at, state.plateau_steps)
         collapsed = None
         if stage.loss == "supcon":

@@ -46,6 +46,11 @@ def test_schedule_power_one_is_linear():
     np.testing.assert_allclose([schedule(s) for s in range(10, 21)], 0.8 * np.arange(11) / 10, rtol=1e-5)
 
 
+def test_schedule_of_one_step_goes_to_the_target_at_once():
+    schedule = prune.polynomial_schedule(0.9, 10, 10)
+    np.testing.assert_allclose([schedule(s) for s in (9, 10, 11)], [0, 0.9, 0.9], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("begin", "end", "every", "updates"), [(1000, 20000, 500, 39), (125, 2476, 62, 39), (0, 5, 9, 2)]
 )

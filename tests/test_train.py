@@ -298,17 +298,28 @@ def test_the_authors_updates_come_at_multiples_and_end_short_of_the_target(make_
     config = make_config("sup_gmp", sparsities=(0.9,), log_every_steps=1)
     config = dataclasses.replace(config, prune=dataclasses.replace(config.prune, at_multiples=True))
     sparsities = np.array([now.metrics["sparsity"][0] for now in fit(config, dataset)])  # begin 1, end 6, every 2
-    expected = {step: 0.9 * (1 - (1 - (step - 1) / 5) ** 3) for step in (2, 4, 6)}
-    assert np.flatnonzero(np.diff(sparsities, prepend=0)).tolist() == list(expected)
+    expected = {step: 0.9 * (1 - (1 - (step - 2) / 5) ** 3) for step in (2, 4, 6)}  # those of steps 1, 3, 5
+    assert np.flatnonzero(np.diff(sparsities, prepend=0)).tolist() == [4, 6]  # the first target is 0
     np.testing.assert_allclose(sparsities[list(expected)], list(expected.values()), atol=1e-3)
 
 
 def test_head_schedule_prunes_the_head_of_a_contrastive_model(make_config, dataset):
+    """And no more of the encoder, whose last update was short of the target."""
     config = make_config("scl_gmp", sparsities=(0.5,))
-    config = dataclasses.replace(config, prune=dataclasses.replace(config.prune, head=Schedule(1, 6, 2)))
-    masks = fit(config, dataset)[-1].state.masks["head"]["Dense_0"]
-    assert (~masks["kernel"]).sum() == 2 * round(0.5 * 640)
-    assert masks["bias"].all()
+    pruning = dataclasses.replace(config.prune, head=Schedule(2, 6, 2), at_multiples=True)
+    config = dataclasses.replace(config, prune=pruning)
+    states = {now.stage: now.state for now in population.fit(config, population.members(config), dataset)}
+    masks, encoder = states["head"].masks, states["scl"].masks["encoder"]
+    assert (~masks["head"]["Dense_0"]["kernel"]).sum() == 2 * round(0.5 * 640)
+    assert masks["head"]["Dense_0"]["bias"].all()
+    assert 0.49 < prune.sparsity(encoder, lambda path, leaf: path[-1].key == "kernel") < 0.5
+    jax.tree.map(np.testing.assert_array_equal, masks["encoder"], encoder)
+
+
+def test_a_state_that_training_has_left_behind_is_refused(make_config, dataset):
+    first, *_ = fit(make_config("sup_dense", log_every_steps=1), dataset)
+    with pytest.raises(RuntimeError, match="gone on from step 1"):
+        _ = first.state
 
 
 def test_bfloat16_computes_the_step_but_keeps_float32_masters(make_config, dataset):
