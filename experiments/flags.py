@@ -218,7 +218,8 @@ def make_config(experiment: str) -> Config:
         except ValueError:
             raise UserError(f"--sparsities={','.join(FLAGS.sparsities)}: numbers separated by commas") from None
     config = override(config, FLAGS.set)
-    if (config.preset, config.experiment) != (FLAGS.preset, EXPERIMENTS[experiment]):
+    free = replace(EXPERIMENTS[experiment], prune_head=config.experiment.prune_head)
+    if (config.preset, config.experiment) != (FLAGS.preset, free):
         raise UserError("--set cannot change preset or experiment; --preset and --experiment choose them")
     validate(config)
     return (

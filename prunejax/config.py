@@ -53,7 +53,7 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """Random image transformations, in the order of the fields; zero or None switches one off."""
+    """Random image transformations, flips first and then in the order of the fields; zero or None switches one off."""
 
     crop_padding: int = 0
     resized_crop_scale: tuple[float, float] | None = None
@@ -222,7 +222,8 @@ class Config:
 def override(config: Config, assignments: Iterable[str]) -> Config:
     """`config` with `path=value` assignments applied, for instance `optim.momentum=0.8`.
 
-    Values are read as the field's type: a tuple is comma-separated, None is `none` or `null`.
+    Values are read as the field's type: a tuple is comma-separated, and so is a schedule that is None at first; None is
+    `none` or `null`.
 
     Raises:
         UserError: for a path that is no field or a value that is not of the field's type.
@@ -265,9 +266,11 @@ def _parse(hint: Any, text: str) -> Any:  # noqa: ANN401
     hint, optional = _optional(hint)
     if optional and text.lower() in ("none", "null"):
         return None
+    items = [item.strip() for item in text.strip("()[]").split(",") if item.strip()]
     if typing.get_origin(hint) is tuple:
-        inner = typing.get_args(hint)[0]
-        return [_parse(inner, item.strip()) for item in text.strip("()[]").split(",") if item.strip()]
+        return [_parse(typing.get_args(hint)[0], item) for item in items]
+    if optional and dataclasses.is_dataclass(hint) and len(hints := typing.get_type_hints(hint)) == len(items):
+        return {name: _parse(inner, item) for (name, inner), item in zip(hints.items(), items, strict=True)}
     try:
         return {int: int, float: float, bool: lambda word: json.loads(word.lower())}.get(hint, str)(text)
     except ValueError:
@@ -283,7 +286,7 @@ def _build(hint: Any, value: Any, path: str) -> Any:  # noqa: ANN401
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         hints = typing.get_type_hints(hint)
         if not isinstance(value, dict) or set(value) != set(hints):
-            raise ValueError(f"{path or 'the file'} takes no value itself, only all its fields {', '.join(hints)}")
+            raise ValueError(f"{path or 'the file'} takes all its fields at once: {', '.join(hints)}")
         return hint(**{name: _build(inner, value[name], f"{path}.{name}".strip(".")) for name, inner in hints.items()})
     takes = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}.get(hint)
     if origin is tuple:

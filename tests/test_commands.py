@@ -81,6 +81,7 @@ def test_help_explains_every_flag_without_loading_jax(script):
         ("train", ["--preset=digits", "--experiment=sup_gmp", "--sparsities=half"], "numbers separated by commas"),
         ("train", ["--preset=digits", "--experiment=sup_dense", "--sparsities=1.5"], "outside [0, 1)"),
         ("train", ["--preset=digits", "--experiment=sup_dense", "--set=experiment.name=../x"], "--set cannot change"),
+        ("train", ["--preset=digits", "--experiment=sup_dense", "--set=experiment.stages=scl"], "--set cannot change"),
         ("train", ["--preset=digits", "--experiment=sup_gmp", "--set=sup.epochs=1"], "beyond stage 'sup'"),
         ("train", ["--preset=digits", "--experiment=sup_one_shot"], "is missing; train it first"),
         ("train", ["--preset=cifar10", "--experiment=sup_dense", "--data_dir=absent"], "No such file or directory"),
