@@ -155,7 +155,7 @@ def q_score(
     h = h / jnp.where(largest > 0, largest, 1)
     length = jnp.linalg.norm(h, axis=-1, keepdims=True)
     h = h / jnp.where(length > 0, length, 1)
-    deviation = jnp.where(h.max(-1) > h.min(-1), h.std(-1), 0)
+    deviation = jnp.where(h.max(-1) == h.min(-1), 0, h.std(-1))
     l1 = jnp.abs(h).sum(-1)
-    z = jnp.where(deviation > 0, (h.max(-1) - h.mean(-1)) / jnp.where(deviation > 0, deviation, 1), 0)
+    z = jnp.where(deviation == 0, 0, (h.max(-1) - h.mean(-1)) / jnp.where(deviation == 0, 1, deviation))
     return z / jnp.where(l1 > 0, l1, 1), z, l1

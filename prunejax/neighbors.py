@@ -57,7 +57,8 @@ def _nearest(
 
         search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(np.asarray(train))
         return search.kneighbors(return_distance=False)
-    train = jnp.asarray(train)
+    centre = jnp.mean(train, axis=0, keepdims=True)  # far from the origin squares would lose the differences
+    train = jnp.asarray(train) - centre
     squared = jnp.sum(train**2, axis=1)
 
     def search_one(query: tuple[Array, Array]) -> Array:
@@ -66,7 +67,7 @@ def _nearest(
         nearness = 2 * product - squared  # minus the squared distance, up to a constant
         return jax.lax.top_k(nearness.at[itself].set(-jnp.inf, mode="drop"), k)[1]
 
-    queries = train if test is None else jnp.asarray(test)
+    queries = train if test is None else jnp.asarray(test) - centre
     itself = jnp.arange(len(train)) if test is None else jnp.full(len(queries), len(train))
     # In blocks, so that the distances to all test examples are never held at once.
     return jax.lax.map(search_one, (queries, itself), batch_size=256)

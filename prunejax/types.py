@@ -30,7 +30,7 @@ class TrainState:
     batch_stats: Tree
     masks: Tree
     opt_state: Tree
-    frozen_at: Tree
+    frozen_at: Tree = np.int32(-1)
     """int32: the step of its stage at which the model diverged or collapsed and all else here stopped, -1 before."""
-    plateau_steps: Tree
+    plateau_steps: Tree = np.int32(0)
     """int32: for how many steps in a row the contrastive loss has been that of a collapsed encoder."""

@@ -63,6 +63,12 @@ def test_q_score_of_equal_features_is_zero():
     assert l1 == pytest.approx(4)
 
 
+def test_q_score_of_what_is_not_finite_is_nan():
+    rows = np.ones((2, 8), np.float32)
+    rows[0, 3], rows[1, 3] = np.nan, np.inf
+    assert np.isnan(metrics.q_score(rows)).all()
+
+
 def naive_pies(dense, pruned):
     return sum(naive_mode(d) != naive_mode(p) for d, p in zip(dense.T, pruned.T, strict=True))
 

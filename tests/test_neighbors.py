@@ -18,10 +18,10 @@ def naive_knn(train, labels, test, k):
     return np.array(predictions)
 
 
-@pytest.mark.parametrize("k", [1, 2, 30])
-def test_knn_is_a_vote_of_the_nearest(k):
+@pytest.mark.parametrize(("k", "offset"), [(1, 0), (2, 0), (30, 0), (5, 1000)])
+def test_knn_is_a_vote_of_the_nearest(k, offset):
     rng = np.random.default_rng(k)
-    train, test = rng.normal(size=(200, 5)).astype(np.float32), rng.normal(size=(300, 5)).astype(np.float32)
+    train, test = (rng.normal(offset, 1, size=(count, 5)).astype(np.float32) for count in (200, 300))
     labels = rng.integers(0, 4, 200).astype(np.int32)
     expected = naive_knn(train, labels, test, k)
     np.testing.assert_array_equal(knn_predict(train, labels, test, k), expected)
