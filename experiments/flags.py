@@ -1,7 +1,6 @@
 """The command line that all scripts share: flags, and one-line errors with exit code 2."""
 
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -10,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from logging import CRITICAL, getLogger
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from absl import app, flags, logging
 from etils import epath
@@ -20,56 +19,38 @@ from experiments.registry import EXPERIMENTS
 from prunejax.config import Config, Data, UserError, override, validate
 
 FLAGS = flags.FLAGS
-_DEFINITIONS: dict[str, Callable[[], Any]] = {
-    "experiment": lambda: flags.DEFINE_enum("experiment", None, list(EXPERIMENTS), "Which population.", required=True),
-    "preset": lambda: flags.DEFINE_enum("preset", None, list(PRESETS), "The settings to start from.", required=True),
-    "workdir": lambda: flags.DEFINE_string(
-        "workdir", None, "Where runs are, a directory each. With --preset: runs/PRESET."
-    ),
-    "data_dir": lambda: flags.DEFINE_string("data_dir", None, "Where TFDS data sets are prepared. Default: TFDS' own."),
-    "models": lambda: flags.DEFINE_integer("models", None, "Seeds per sparsity. Default: the preset's."),
-    "sparsities": lambda: flags.DEFINE_list("sparsities", None, "Fractions of weights to prune: 0.3,0.5,0.7,0.9."),
-    "seed": lambda: flags.DEFINE_integer("seed", None, "Seed of the first member; the others count up. Default: 0."),
-    "set": lambda: flags.DEFINE_multi_string(
-        "set", [], "FIELD=VALUE overrides any configuration field: optim.momentum=0.8. Repeatable."
-    ),
-    "dry_run": lambda: flags.DEFINE_bool(
-        "dry_run", False, "Print members, steps, FLOPs, memory and, from a few steps, hours; train nothing."
-    ),
-    "devices": lambda: flags.DEFINE_integer(
-        "devices", None, "With --dry_run: extrapolate to so many devices like those here.", lower_bound=1
-    ),
-    "deterministic": lambda: flags.DEFINE_bool(
-        "deterministic",
-        False,
-        "On GPU: only operations that repeat bit for bit, as on CPU; slower.",
-    ),
-    "distributed": lambda: flags.DEFINE_bool(
-        "distributed", False, "One of several processes, which Slurm or the TPU's metadata name, on one population."
-    ),
-    "coordinator_address": lambda: flags.DEFINE_string(
-        "coordinator_address",
-        None,
-        "One of several processes, by hand: HOST:PORT of the first; give the next two too.",
-    ),
-    "num_processes": lambda: flags.DEFINE_integer(
-        "num_processes", None, "How many processes there are, each with a host's devices.", lower_bound=1
-    ),
-    "process_id": lambda: flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.", lower_bound=0),
-    "tensorboard": lambda: flags.DEFINE_bool("tensorboard", False, "Also write the curves for TensorBoard."),
-    "nodes": lambda: flags.DEFINE_integer("nodes", 1, "Nodes of each job.", lower_bound=1),
-    "gpus": lambda: flags.DEFINE_integer("gpus", 0, "GPUs of each node.", lower_bound=0),
-    "tasks": lambda: flags.DEFINE_integer("tasks", None, "Processes of each node. Default: one a GPU.", lower_bound=1),
-    "cpus": lambda: flags.DEFINE_integer("cpus", None, "Cores of each process. Default: Slurm's.", lower_bound=1),
-    "time": lambda: flags.DEFINE_string("time", None, "Time limit of each job, as Slurm has it. Default: Slurm's."),
-    "grace_s": lambda: flags.DEFINE_integer(
-        "grace_s", 300, "Seconds that saving may take at the limit.", lower_bound=1
-    ),
-    "partition": lambda: flags.DEFINE_string("partition", None, "Slurm's partition. Default: Slurm's."),
-    "account": lambda: flags.DEFINE_string("account", None, "Slurm's account. Default: Slurm's."),
-    "print": lambda: flags.DEFINE_bool("print", False, "Show the script and the commands; write and submit nothing."),
-    "dataset": lambda: flags.DEFINE_string("dataset", None, "A TFDS data set's name.", required=True),
+_TEXT, _TEXTS = flags.DEFINE_string, flags.DEFINE_multi_string
+_INTEGER, _SWITCH = flags.DEFINE_integer, flags.DEFINE_bool
+_DEFINITIONS: dict[str, tuple] = {
+    "experiment": (flags.DEFINE_enum, None, list(EXPERIMENTS), "Which population."),
+    "preset": (flags.DEFINE_enum, None, list(PRESETS), "The settings to start from."),
+    "workdir": (_TEXT, None, "Where runs are, a directory each. With --preset: runs/PRESET."),
+    "data_dir": (_TEXT, None, "Where TFDS data sets are prepared. Default: TFDS' own."),
+    "models": (_INTEGER, None, "Seeds per sparsity. Default: the preset's."),
+    "sparsities": (flags.DEFINE_list, None, "Fractions of weights to prune: 0.3,0.5,0.7,0.9."),
+    "seed": (_INTEGER, None, "Seed of the first member; the others count up. Default: 0."),
+    "set": (_TEXTS, [], "FIELD=VALUE overrides any configuration field: optim.momentum=0.8. Repeatable."),
+    "dry_run": (_SWITCH, False, "Print members, steps, FLOPs, memory and, from a few steps, hours; train nothing."),
+    "devices": (_INTEGER, None, "With --dry_run: extrapolate to so many devices like those here.", 1),
+    "deterministic": (_SWITCH, False, "On GPU: only operations that repeat bit for bit, as on CPU; slower."),
+    "distributed": (_SWITCH, False, "One of several processes, which Slurm or the TPU's metadata name."),
+    "coordinator_address": (_TEXT, None, "The same by hand: HOST:PORT of the first process; give the next two too."),
+    "num_processes": (_INTEGER, None, "How many processes there are, each with a host's devices.", 1),
+    "process_id": (_INTEGER, None, "Which of them this is, from 0.", 0),
+    "tensorboard": (_SWITCH, False, "Also write the curves for TensorBoard."),
+    "nodes": (_INTEGER, 1, "Nodes of each job.", 1),
+    "gpus": (_INTEGER, 0, "GPUs of each node.", 0),
+    "tasks": (_INTEGER, None, "Processes of each node. Default: one a GPU.", 1),
+    "cpus": (_INTEGER, None, "Cores of each process. Default: Slurm's.", 1),
+    "time": (_TEXT, None, "Time limit of each job, as Slurm has it. Default: Slurm's."),
+    "grace_s": (_INTEGER, 300, "Seconds that saving may take at the limit.", 1),
+    "partition": (_TEXT, None, "Slurm's partition. Default: Slurm's."),
+    "account": (_TEXT, None, "Slurm's account. Default: Slurm's."),
+    "print": (_SWITCH, False, "Show the script and the commands; write and submit nothing."),
+    "dataset": (_TEXT, None, "A TFDS data set's name."),
 }
+"""Of each flag what defines it, its default, its help, and of a number the least."""
+REQUIRED = ("experiment", "preset", "dataset")
 HOSTS = ("distributed", "coordinator_address", "num_processes", "process_id")
 CHOICES = ("preset", "models", "sparsities", "seed", "set", "deterministic", "tensorboard")
 """Flags that say what is trained and how."""
@@ -86,7 +67,8 @@ def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[st
     What the user can mend ends in one line and exit code 2. `--help` answers before anything slow is imported.
     """
     for name in names:
-        _DEFINITIONS[name]()
+        define, *arguments = _DEFINITIONS[name]
+        define(name, *arguments, required=name in REQUIRED)
 
     def parse(argv: list[str]) -> list[str]:
         if {"--help", "-h", "-help", "--helpfull"} & set(argv[1:]):
@@ -154,11 +136,9 @@ def _connect(names: tuple[str, ...]) -> None:
         raise UserError("--coordinator_address, --num_processes and --process_id belong together")
     if FLAGS.distributed or None not in by_hand:
         hosts.connect(*by_hand)
-        ours = {name: FLAGS[name].value for name in names if name not in (*HOSTS, "data_dir")}
-        given = [json.loads(text) for text in hosts.gather_texts(json.dumps(ours))]
-        for name in ours:
-            if any(other[name] != given[0][name] for other in given):
-                raise UserError(f"--{name} is {given[0][name]} in the first process, but not in all others")
+        for name in names:
+            if name not in (*HOSTS, "data_dir"):
+                hosts.require_same(f"--{name}", str(FLAGS[name].value))
         if not hosts.is_first():
             sys.stdout = open(os.devnull, "w")
 
@@ -198,12 +178,8 @@ def _print_help(doc: str, example: str, names: tuple[str, ...]) -> None:
         print(f"  --{name}{choices}\n      {text}")
 
 
-def _one_line(message: object) -> str:
-    return " ".join(str(message).split())
-
-
 def _fail(message: str) -> NoReturn:
-    print(f"error: {_one_line(message)}", file=sys.stderr)
+    print("error:", " ".join(message.split()), file=sys.stderr)
     sys.exit(2)
 
 
@@ -222,9 +198,8 @@ def make_config(experiment: str) -> Config:
     if (config.preset, config.experiment) != (FLAGS.preset, free):
         raise UserError("--set cannot change preset or experiment; --preset and --experiment choose them")
     validate(config)
-    return (
-        config if config.experiment.pruned else replace(config, sparsities=(0.0,))
-    )  # so that a dense run serves any --sparsities
+    # A dense run serves any --sparsities.
+    return config if config.experiment.pruned else replace(config, sparsities=(0.0,))
 
 
 def given(*names: str) -> list[str]:

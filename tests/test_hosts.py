@@ -134,7 +134,7 @@ def test_a_signal_to_one_process_has_all_save_and_stop(tmp_path):
 def test_processes_of_different_commands_are_refused_and_nothing_is_written(tmp_path):
     codes, said = Job("train", 2, tmp_path / "runs", DENSE, others=["--models=3"]).wait()
     assert codes == [2, 2], said
-    assert all("error: --models is 2 in the first process, but not in all others" in text for text in said)
+    assert all("error: --models of process 1 is not that of process 0: 3, not 2" in text for text in said)
     assert not (tmp_path / "runs").exists()
 
 
