@@ -109,11 +109,6 @@ ARRAYS = {
 """The kind of each array's dtype, and its axes."""
 
 
-def dense_of(experiment: str) -> str:
-    """The dense experiment that a pruned one is compared with."""
-    return experiment.split("_")[0] + "_dense"
-
-
 Track = Callable[[str, int], AbstractContextManager[Callable[[float], object]]]
 """`track(unit, total)` is entered before a part of the work and gives what hears how many `unit` each step added."""
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from prunejax import metrics
 from prunejax.config import Config, Stage
-from prunejax.evaluate import Measures, dense_of
+from prunejax.evaluate import Measures
 
 Study = Mapping[str, Measures]
 """Measures by the name of the experiment."""
@@ -115,7 +115,7 @@ def headline(study: Study) -> float:
 
 def run_of(method: str, sparsity: float) -> str:
     """The experiment that holds a cell: sparsity 0 is the method's dense run."""
-    return method if sparsity else dense_of(method)
+    return method if sparsity else f"{method[:3]}_dense"
 
 
 def at(study: Study, method: str, sparsity: float) -> Measures | None:
@@ -166,10 +166,13 @@ def percent(sparsity: float) -> Cell:
     return Cell(f"{100 * sparsity:.3g}", sparsity)
 
 
-def splits(dense: Measures) -> np.ndarray:
-    """The PIEs between halves of the dense models, one for each split; none of fewer than 2 models."""
-    few = len(dense.seeds) < 2
-    return np.empty(0) if few else np.asarray(metrics.noise_floor(dense.predictions, len(dense.class_names)))
+def noise_floor(study: Study, kind: str) -> Cell:
+    """The PIEs between halves of the dense Sup or SCL models: the mean over the splits, and the range."""
+    dense = at(study, f"{kind}_dense", 0.0)
+    if dense is None or len(dense.seeds) < 2:
+        return Cell("needs 2 dense models")
+    counts = np.asarray(metrics.noise_floor(dense.predictions, len(dense.class_names)))
+    return Cell(f"{counts.mean():.0f} [{counts.min()}, {counts.max()}]", float(counts.mean()))
 
 
 def scope(study: Study) -> str:
@@ -187,10 +190,7 @@ FLOOR = "Floor: PIEs between disjoint halves of the dense models, mean of 100 sp
 
 
 def _pies_and_accuracy(study: Study) -> dict[str, Make]:
-    floors = {}
-    for kind in NAMES:
-        counts = splits(dense) if (dense := at(study, f"{kind}_dense", 0.0)) is not None else np.empty(0)
-        floors[kind] = f"floor {counts.mean():.0f}" if counts.size else "floor needs 2 dense models"
+    floors = {kind: f"floor {noise_floor(study, kind).text.split(' [')[0]}" for kind in NAMES}
 
     def pies(method: str, sparsity: float, models: Measures) -> Cell:
         dense = at(study, method, 0.0)
@@ -266,7 +266,7 @@ def table_3(study: Study, published: Published | None = None) -> Table:
     return dataclasses.replace(table, header=[*table.header, "Hooker et al. 2019 PIE"], rows=rows)
 
 
-def _quality_table(study: Study, kind: str, number: int, published: Published | None) -> Table:
+def _quality_table(kind: str, number: int, study: Study, published: Published | None) -> Table:
     def column(name: str) -> Make:
         def score(method: str, sparsity: float, models: Measures) -> Cell:
             dead = int((models.l1 == 0).sum()) if name == "q" else 0
@@ -282,12 +282,12 @@ def _quality_table(study: Study, kind: str, number: int, published: Published | 
 
 def table_4(study: Study, published: Published | None = None) -> Table:
     """Q-Score, Z-Score and l1 norm of SCL models (mean over models, then mean ± std over images), as Table 4."""
-    return _quality_table(study, "scl", 4, published)
+    return _quality_table("scl", 4, study, published)
 
 
 def table_5(study: Study, published: Published | None = None) -> Table:
     """Q-Score, Z-Score and l1 norm of Sup models, as Table 5."""
-    return _quality_table(study, "sup", 5, published)
+    return _quality_table("sup", 5, study, published)
 
 
 def table_6(study: Study, published: Published | None = None) -> Table:

@@ -19,10 +19,10 @@ from prunejax.tables import (
     cell_title,
     headline,
     levels,
+    noise_floor,
     percent,
     probed,
     scope,
-    splits,
     why_not,
 )
 
@@ -65,7 +65,7 @@ def intervals(study: Study) -> Table:
     """Accuracy, PIEs, Q-Score, depth and k-NN purity of every cell, with 95% bootstrap intervals over seeds."""
     resamples, rows = Resamples(study), []
     titles = {f"{kind}_dense": f"{name}, dense" for kind, name in NAMES.items()} | METHODS
-    floors = {kind: _floor(at(study, f"{kind}_dense", 0.0)) for kind in NAMES}
+    floors = {kind: noise_floor(study, kind) for kind in NAMES}
     cells = [(name, level) for name in titles if name in study for level in study[name].levels]
     for run, sparsity in cells:
         if not sparsity and run in METHODS:
@@ -93,13 +93,6 @@ def intervals(study: Study) -> Table:
         f"halves of the dense models, mean and range of 100 splits. Depth and purity: over {probed(study)}"
     )
     return Table("intervals", title, [*header, "k-NN purity [%]"], rows)
-
-
-def _floor(dense: Measures | None) -> Cell:
-    counts = splits(dense) if dense is not None else np.empty(0)
-    if not counts.size:
-        return Cell("needs 2 dense models")
-    return Cell(f"{counts.mean():.0f} [{counts.min()}, {counts.max()}]", float(counts.mean()))
 
 
 def _pies(resamples: Resamples, dense: Measures | None, models: Measures) -> Cell:
@@ -229,7 +222,7 @@ def findings(study: Study, published: Published | None = None) -> Table:
             ours = _with_interval(value, again, digits, min(models)) if min(models) else Cell("not probed, or no PIEs")
             low, high = ours.interval or (0.0, 0.0)
             verdict = "undecided" if low <= 0 <= high else "yes" if sign * value > 0 else "no"
-            floors = "; ".join(_floor(dense).text for dense, _ in pairs) if effect == "pies" else "-"
+            floors = "; ".join(noise_floor(study, method[:3]).text for method in methods) if effect == "pies" else "-"
             row = [ours, Cell(verdict), Cell(floors)]
         paper = [_published_effect(effect, published or {}, method, sparsity) for method in methods]
         theirs = paper[0] - sum(paper[1:])
