@@ -1,6 +1,7 @@
 """Writes the tables, the figures and the HTML page of a work directory's measured runs."""
 
 import os
+from dataclasses import replace
 
 from absl import flags
 from etils import epath
@@ -39,10 +40,9 @@ def report(workdir: epath.Path) -> os.PathLike[str]:
         raise UserError(f"{workdir} holds no measured run; run experiments.train and experiments.evaluate first")
 
     def apart(name: str, other: str) -> list[str]:
-        different = differences(configs[name], configs[other], FREE)
+        ours, theirs = (replace(configs[run], measure=study[run].measure) for run in (name, other))
+        different = differences(ours, theirs, {*FREE} - {"measure"})
         different += differing_data(*(str(study[run].data_checksum) for run in (name, other)))
-        settings = [str(study[run].settings) for run in (name, other)]
-        different += [f"settings: {settings[0]}, not {settings[1]}"] if settings[0] != settings[1] else []
         if len(study[name].labels) != len(study[other].labels):
             different.append(f"test images: {len(study[name].labels)}, not {len(study[other].labels)}")
         return different
