@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.util
-import itertools
 import json
 import math
 import sys
@@ -141,17 +140,12 @@ def progress(
 
     Gives `on_step(stage, steps of it that are done)`.
     """
-    ends = dict(zip(steps, itertools.accumulate(steps.values()), strict=True))
-    seen = dict(zip(steps, itertools.accumulate(images.values()), strict=True))
-
-    def images_at(stage: str, step: float) -> int:
-        return int(seen[stage] - images[stage] * (1 - step / steps[stage]))
-
-    reached = next(stage for stage, end in ends.items() if done <= end)
-    with bar(title, sum(images.values()), images_at(reached, done - ends[reached] + steps[reached])) as shown:
+    ends, seen = (np.cumsum([0, *counts.values()]) for counts in (steps, images))
+    starts = dict(zip(steps, ends, strict=False))
+    with bar(title, int(seen[-1]), int(np.interp(done, ends, seen))) as shown:
 
         def on_step(stage: str, step: float) -> None:
             shown.set_postfix_str(f"{stage} {int(step)}/{steps[stage]}", refresh=False)
-            shown.update(images_at(stage, step) - shown.n)
+            shown.update(int(np.interp(starts[stage] + step, ends, seen)) - shown.n)
 
         yield on_step

@@ -19,7 +19,7 @@ def print_plan(config: Config, who, dataset) -> float:  # noqa: ANN001
     sparsities = ", ".join(f"{level:.3g}" for level in sorted(set(who.sparsities.tolist())))
     print(f"{config.experiment.name}: {len(who)} models = {config.models} seeds x sparsities {sparsities}")
     total = 0.0
-    for stage, steps in population.total_steps(config, len(dataset.train_labels)).items():
+    for stage, steps in population.stage_steps(config, len(dataset.train_labels)).items():
         program = programs.make_programs(config, stage, dataset)
         plan = programs.plan(config, stage, len(who), dataset, program)
         call = population.rehearse(config, stage, who, dataset, plan, program)

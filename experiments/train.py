@@ -27,7 +27,7 @@ def train(config: Config, dataset) -> float | None:  # noqa: ANN001
     num_train = len(dataset.train_labels)
     validate(config, num_train, dataset.image_shape[-1])
     name, run_dir = config.experiment.name, cli.workdir() / config.experiment.name
-    who, steps = population.members(config), population.total_steps(config, num_train)
+    who, steps = population.members(config), population.stage_steps(config, num_train)
     total = sum(steps.values())
     if FLAGS.tensorboard:
         require_tensorboard()

@@ -78,7 +78,7 @@ def _make_unrolled(
         return forward(images, kernel)
 
     # The barriers keep XLA from computing its operands anew, element by element, within the transpositions that the
-    # kernel's gradient begins with: on CPU those took 40% of a step. See `population.CPU_OPTIONS`.
+    # kernel's gradient begins with: on CPU those took 40% of a step. See `programs.CPU_OPTIONS`.
     def remember(images: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
         images = lax.optimization_barrier(images)
         return forward(images, kernel), (images, kernel)

@@ -156,8 +156,7 @@ def figure_7(study: Study) -> Figure:
 
 
 def _pies_per_class(study: Study, cells: Sequence[Sequence[tuple[str, float]]]) -> Figure:
-    partner = {method: other for sup, scl in PAIRS.values() for method, other in ((scl, sup), (sup, scl))}
-    partner["sup_gmp"] = "scl_gmp"  # and not the delayed one
+    partner = {scl: sup for sup, scl in PAIRS.values()} | {"sup_gmp": "scl_gmp", "sup_one_shot": "scl_one_shot"}
     labels, names = next(iter(study.values())).labels, next(iter(study.values())).class_names
     with mpl.rc_context(STYLE):
         figure, axes = _grid(len(cells), len(cells[0]), 2.9, 2.0, sharex=True, sharey="row")
@@ -185,13 +184,11 @@ def _pies_per_class(study: Study, cells: Sequence[Sequence[tuple[str, float]]]) 
         for axis in axes[-1]:
             axis.set_xlabel("true class")
         handles = [
-            (f"{name}: {what}", Patch(color=COLOURS[kind], alpha=alpha))
+            Patch(color=COLOURS[kind], alpha=alpha, label=f"{name}: {what}")
             for kind, name in NAMES.items()
             for what, alpha in (("PIE of both", 1.0), ("of this one only", 0.35))
         ]
-        figure.legend(
-            [h for _, h in handles], [t for t, _ in handles], loc="outside lower center", ncols=min(4, len(cells[0]))
-        )
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(cells[0])))
         return figure
 
 

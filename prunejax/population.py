@@ -74,7 +74,7 @@ def members(config: Config) -> Members:
     return Members(np.tile(seeds, len(sparsities)), np.repeat(sparsities, len(seeds)))
 
 
-def total_steps(config: Config, num_train: int) -> dict[str, int]:
+def stage_steps(config: Config, num_train: int) -> dict[str, int]:
     """Steps of each stage, in order."""
     stages = {name: config.stage(name) for name in config.experiment.stages}
     return {name: stage.epochs * steps_per_epoch(stage, num_train) for name, stage in stages.items()}
@@ -124,7 +124,7 @@ def fit(
     Yields:
         the progress every `log_every_steps` steps and at the end of each epoch, all members at the same step.
     """
-    start, stages = 0, total_steps(config, len(dataset.train_labels))
+    start, stages = 0, stage_steps(config, len(dataset.train_labels))
     for name, steps in stages.items():
         if done < start + steps:
             first = max(done - start, 0)
@@ -156,7 +156,7 @@ def _train_stage(
     stage = config.stage(stage_name)
     num_train = len(dataset.train_labels)
     epoch_steps = steps_per_epoch(stage, num_train)
-    last = total_steps(config, num_train)[stage_name]
+    last = stage_steps(config, num_train)[stage_name]
     program = make_programs(config, stage_name, dataset)
     planned = plan(config, stage_name, len(who), dataset, program)
     chunks, mesh = planned.chunks, planned.mesh

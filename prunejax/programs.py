@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from prunejax import hosts, train
 from prunejax.config import Config, UserError
@@ -101,28 +101,25 @@ def state_shapes(
 
 def make_programs(config: Config, stage_name: str, dataset: Dataset) -> Programs:
     """Returns `(models, batch_size) -> compiled step` over `devices.make_mesh`, each compiled once from shapes."""
-    num_train = len(dataset.train_labels)
 
     @cache
     def program(models: int, batch_size: int) -> Any:  # noqa: ANN401
         mesh = make_mesh(config.population, models)
 
-        def shape(*dimensions: int, dtype: Any = np.int32) -> jax.ShapeDtypeStruct:  # noqa: ANN401
-            return jax.ShapeDtypeStruct(dimensions, dtype)
+        def shapes(tree: Tree, spec: PartitionSpec) -> Tree:
+            sharding = NamedSharding(mesh, spec)
+            return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
-        states = state_shapes(config, stage_name, models, *dataset.shapes)
-        per_model = (states, shape(models))
-        per_model += (shape(models, dtype=np.float32), shape(models, num_train))
-        data = (dataset.train_images, dataset.train_labels)
-        shared = ((shape(),) * 2, (shape(),) * 3, *(shape(*array.shape, dtype=array.dtype) for array in data))
-        placed = (
-            jax.tree.map(
-                lambda leaf, s=spec: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, s)), part
-            )
-            for spec, part in ((PER_MODEL, per_model), (SHARED, shared))
+        orders = np.empty((models, len(dataset.train_labels)), np.int32)
+        per_model = (
+            state_shapes(config, stage_name, models, *dataset.shapes),
+            orders[:, 0],
+            np.empty(models, np.float32),
+            orders,
         )
+        shared = ((np.int32(0), np.int32(0)), *shared_arguments(config, stage_name, dataset))
         step = make_step(config, stage_name, dataset, mesh)
-        lowered = step.lower(*next(placed), *next(placed), batch_size=batch_size)
+        lowered = step.lower(*shapes(per_model, PER_MODEL), *shapes(shared, SHARED), batch_size=batch_size)
         return lowered.compile(CPU_OPTIONS if mesh.devices.flat[0].platform == "cpu" else None)
 
     return program

@@ -9,6 +9,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jax.tree_util import keystr
 from jaxtyping import Bool, Float
 
 from prunejax.types import Array, Scalar, Tree
@@ -18,21 +20,18 @@ Prunable = Callable[[tuple[Any, ...], Array], bool]
 
 def convolution_kernels(path: tuple[Any, ...], leaf: Array) -> bool:
     """The default choice: every convolution's 4-d `kernel`."""
-    return _name(path[-1]) == "kernel" and leaf.ndim == 4
+    return keystr(path[-1:], simple=True) == "kernel" and leaf.ndim == 4
 
 
 def head_kernel(path: tuple[Any, ...], leaf: Array) -> bool:
     """The kernel of the part called `head`, the linear classifier; never its bias."""
-    return _name(path[-1]) == "kernel" and "head" in map(_name, path)
+    parts = keystr(path, simple=True, separator="/").split("/")
+    return parts[-1] == "kernel" and "head" in parts
 
 
 def convolution_and_head_kernels(path: tuple[Any, ...], leaf: Array) -> bool:
     """Both."""
     return convolution_kernels(path, leaf) or head_kernel(path, leaf)
-
-
-def _name(entry: Any) -> str:  # noqa: ANN401
-    return str(getattr(entry, "key", getattr(entry, "name", entry)))
 
 
 def polynomial_schedule(
@@ -110,13 +109,10 @@ def global_masks(params: Tree, masks: Tree, sparsity: Scalar, prunable: Prunable
     chosen = [i for i, (path, leaf) in enumerate(leaves) if prunable(path, leaf)]
     if not chosen:
         return masks
-    weights = jnp.concatenate([jnp.ravel(leaves[i][1]) for i in chosen])
-    updated = _prune_smallest(weights, jnp.concatenate([jnp.ravel(kept[i]) for i in chosen]), sparsity)
-    start = 0
-    for i in chosen:
-        size = kept[i].size
-        kept[i] = updated[start : start + size].reshape(kept[i].shape)
-        start += size
+    weights, _ = ravel_pytree([leaves[i][1] for i in chosen])
+    mask, split = ravel_pytree([kept[i] for i in chosen])
+    for i, updated in zip(chosen, split(jnp.asarray(_prune_smallest(weights, mask, sparsity))), strict=True):
+        kept[i] = updated
     return jax.tree.unflatten(structure, kept)
 
 

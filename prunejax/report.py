@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -240,13 +239,10 @@ def load_curves(run_dir: Path, models: int) -> list[dict]:
     path = run_dir / "metrics.jsonl"
     try:
         lines = [json.loads(line) for line in path.read_text().splitlines()]
-        if any(line["stage"] not in figures.STAGES or len(line["loss"]) != models for line in lines):
+        for line in lines:
+            line |= {"step": int(line["step"]), "loss": np.array(line["loss"], float)}  # a frozen model's null is NaN
+        if any(line["stage"] not in figures.STAGES or line["loss"].shape != (models,) for line in lines):
             raise ValueError(f"a line that is not of {models} models")
-        # A frozen model's losses are null.
-        losses = [[math.nan if loss is None else float(loss) for loss in line["loss"]] for line in lines]
-        return [
-            {"stage": line["stage"], "step": int(line["step"]), "loss": loss}
-            for line, loss in zip(lines, losses, strict=True)
-        ]
+        return lines
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: no readable training curve ({type(error).__name__}: {error})") from None

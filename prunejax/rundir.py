@@ -10,7 +10,6 @@ import fcntl
 import importlib.metadata
 import json
 import os
-import shlex
 import shutil
 import socket
 import subprocess
@@ -182,8 +181,8 @@ def _session() -> dict[str, Any]:
 
 def _commit() -> str:
     """The commit of this source tree, with `-dirty` for local changes; `unknown` for an installed package."""
-    command = f"git -C {shlex.quote(str(PurePath(__file__).parent))} describe --always --dirty --abbrev=40 --exclude=*"
+    command, here = "git describe --always --dirty --abbrev=40 --exclude=*", PurePath(__file__).parent
     try:
-        return subprocess.run(shlex.split(command), capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(command.split(), cwd=here, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

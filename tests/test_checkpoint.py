@@ -16,7 +16,7 @@ from prunejax.config import UserError, override
 def run(config, dataset, workdir, state=None, stop_after=None):
     """Trains `config` in its run directory, resuming what is there; saves at every report. Returns the last one."""
     run_dir, who = workdir / config.experiment.name, population.members(config)
-    steps = population.total_steps(config, len(dataset.train_labels))
+    steps = population.stage_steps(config, len(dataset.train_labels))
     before = checkpoint.newest(run_dir) if rundir.check_run(run_dir, config, dataset) else None
     done, state = (before.step, before.state) if before else (0, state)
     shapes = programs.state_shapes(config, checkpoint.stage_of(steps, done), len(who), *dataset.shapes)

@@ -114,7 +114,7 @@ def test_a_signal_saves_and_ends_with_a_code_of_its_own(tmp_path, whole, long, n
 def test_a_second_process_is_refused_while_the_first_lives(tmp_path, make_config, dataset):
     config = make_config("sup_dense")
     run(config, dataset, tmp_path, stop_after=1)
-    run_dir, steps = tmp_path / "sup_dense", population.total_steps(config, 100)
+    run_dir, steps = tmp_path / "sup_dense", population.stage_steps(config, 100)
     before = files(tmp_path)
     with rundir.open_run(run_dir, config, dataset, steps, ()):
         held = files(tmp_path)
@@ -324,6 +324,6 @@ def test_the_schedule_knows_the_sparsity_after_every_step(make_config, dataset, 
     config = dataclasses.replace(make_config(experiment), log_every_steps=1)
     config = override(config, [f"prune.at_multiples={at_multiples}", "prune.scl.every_steps=4"])
     config = dataclasses.replace(config, prune=dataclasses.replace(config.prune, head=Schedule(1, 6, 2)))
-    who, steps = population.members(config), population.total_steps(config, 100)
+    who, steps = population.members(config), population.stage_steps(config, 100)
     for now in population.fit(config, who, dataset):
         checkpoint._check_masks(config, steps, now.step, who, now.state)
