@@ -7,7 +7,7 @@ predictions the report shows beside the image.
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -88,7 +88,9 @@ def _umap_grid(study: Study, cells: Sequence[Sequence[tuple[str, float]]]) -> Fi
             axis.set_axis_off()
         handles = [Line2D([], [], marker="o", linestyle="", color=c) for c in colours[: len(names)]]
         if len(names) <= 20:
-            figure.legend(handles, list(names), loc="outside lower center", ncols=10, title="modal prediction")
+            figure.legend(
+                handles, list(names), loc="outside lower center", ncols=2 * len(cells[0]), title="modal prediction"
+            )
         return figure
 
 
@@ -146,20 +148,22 @@ def figure_4(study: Study) -> Figure:
     """
     pruned = [level for level in levels(study) if level]
     chosen = [pruned[i] for i in sorted({0, len(pruned) // 2, len(pruned) - 1})] if pruned else [0.0]
-    return _pies_per_class(study, [[(method, level) for level in chosen] for method in PAIRS["One-Shot"]])
+    return _pies_per_class(study, [[(method, level) for level in chosen] for method in PAIRS["One-Shot"]], "all")
 
 
 def figure_7(study: Study) -> Figure:
     """PIEs per class at every sparsity (rows) for every method (columns), as Figure 7; see `figure_4`."""
     chosen = [level for level in levels(study) if level] or [0.0]
-    return _pies_per_class(study, [[(method, level) for method in METHODS] for level in chosen])
+    return _pies_per_class(study, [[(method, level) for method in METHODS] for level in chosen], "row")
 
 
-def _pies_per_class(study: Study, cells: Sequence[Sequence[tuple[str, float]]]) -> Figure:
+def _pies_per_class(
+    study: Study, cells: Sequence[Sequence[tuple[str, float]]], same_scale: Literal["all", "row"]
+) -> Figure:
     partner = {scl: sup for sup, scl in PAIRS.values()} | {"sup_gmp": "scl_gmp", "sup_one_shot": "scl_one_shot"}
     labels, names = next(iter(study.values())).labels, next(iter(study.values())).class_names
     with mpl.rc_context(STYLE):
-        figure, axes = _grid(len(cells), len(cells[0]), 2.9, 2.0, sharex=True, sharey="row")
+        figure, axes = _grid(len(cells), len(cells[0]), 2.9, 2.0, sharex=True, sharey=same_scale)
         for axis, (method, level) in zip(axes.flat, itertools.chain(*cells), strict=True):
             pies = {}
             for each in (method, partner[method]):

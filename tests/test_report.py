@@ -297,6 +297,18 @@ def test_figure_6_shows_the_most_certain_pies(study, dataset):
     assert after == f"S: class {pruned.modal_class[image]} {figures.agreement(pruned)[image]}/3"
 
 
+def test_no_legend_is_cut_off():
+    names = np.array(["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"])
+    study = {
+        name: dataclasses.replace(run, class_names=names) for name, run in make_study(np.arange(40) % 10, 10).items()
+    }
+    for draw in (figures.figure_1, figures.figure_2, figures.figure_4, figures.figure_5, figures.figure_7):
+        figure = draw(study)
+        figure.draw_without_rendering()
+        legend = figure.legends[0].get_window_extent()
+        assert 0 <= legend.x0 < legend.x1 <= figure.bbox.x1, draw.__name__
+
+
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory, make_config, dataset):
     """Seven measured runs without checkpoints, whose class names are hostile."""
