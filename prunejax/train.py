@@ -49,23 +49,28 @@ def schedule_steps(config: Config, stage_name: str) -> ScheduleSteps:
     return (schedule.begin_step, schedule.end_step, schedule.every_steps) if schedule else (-2, -1, 1)
 
 
-def _update_steps(config: Config, begin: Scalar, end: Scalar, every: Scalar) -> tuple[Scalar, Scalar]:
-    """The steps of the first and the last update of a schedule; the first has the target of `begin`, and so on."""
-    return (-(-begin // every) * every, end // every * every) if config.prune.at_multiples else (begin, end)
+def _gradual(
+    config: Config, schedule: ScheduleSteps, final_sparsity: Scalar
+) -> tuple[Scalar, Scalar, Callable[[Scalar], Float[Array, ""]]]:
+    """The steps of a schedule's first and last update, and `step -> sparsity` of those that are made."""
+    begin, end, every = schedule
+    first, last = (-(-begin // every) * every, end // every * every) if config.prune.at_multiples else (begin, end)
+    target = prune.polynomial_schedule(final_sparsity, begin, end, config.prune.power)
+    return first, last, lambda step: target(step - first + begin)  # the first update has the target of `begin`
 
 
 def sparsity_after(config: Config, steps: int, final_sparsity: float) -> float:
     """What an experiment's masks should have come to after `steps` steps of its first stage, where it is pruned."""
-    schedule = config.schedule(config.experiment.stages[0])
-    if schedule is None:
+    stage_name = config.experiment.stages[0]
+    if config.schedule(stage_name) is None:
         return final_sparsity
-    begin, end, every = schedule.begin_step, schedule.end_step, schedule.every_steps
-    first, last = _update_steps(config, begin, end, every)
+    *_, every = schedule = schedule_steps(config, stage_name)
+    first, last, target = _gradual(config, schedule, final_sparsity)
     step = min(steps - 1, last)
     if step < first:
         return 0.0
     step -= (step - first) % every if step < last else 0
-    return float(prune.polynomial_schedule(final_sparsity, begin, end, config.prune.power)(step - first + begin))
+    return float(target(step))
 
 
 def init(
@@ -147,16 +152,14 @@ def make_step(
         labels: Int[Array, " num_train"],
         batch_size: int,
     ) -> tuple[TrainState, Metrics]:
-        begin, end, every = schedule
-        first, last = _update_steps(config, begin, end, every)
+        first, last, target = _gradual(config, schedule, final_sparsity)
 
         def update_masks(params: Tree, masks: Tree) -> tuple[Tree, Tree]:
-            target = prune.polynomial_schedule(final_sparsity, begin, end, config.prune.power)(step - first + begin)
-            masks = prune.layerwise_masks(params, masks, target, prunable)
+            masks = prune.layerwise_masks(params, masks, target(step), prunable)
             return prune.apply_masks(params, masks), masks
 
         with jax.named_scope("update_masks"):
-            due = prune.is_prune_step(step, first, last, every)
+            due = prune.is_prune_step(step, first, last, schedule[-1])
             params, masks = jax.lax.cond(due, update_masks, lambda *same: same, state.params, state.masks)
         with jax.named_scope("augment"):
             chosen = jax.lax.dynamic_slice(order, (step % epoch_steps * stage.batch_size,), (batch_size,))
