@@ -121,6 +121,10 @@ def _pairs(study: Study) -> Iterator[tuple[list[Cell], list[tuple[Measures, Meas
         yield [*row, Cell(why), *[Cell("-")] * 5] if why else row, pairs
 
 
+DIGITS = {"accuracy": 2, "pies": 0, "q": 3, "depth": 2}
+"""Of each effect, after the point."""
+
+
 def _effect(name: str, resamples: Resamples, dense: Measures, pruned: Measures) -> tuple[float, np.ndarray, int]:
     """What pruning does: `accuracy` [points] or `q` lost, `pies`, or by how many layers of `depth` PIEs exceed others.
 
@@ -147,7 +151,8 @@ def comparison(study: Study) -> Table:
         if not pairs:
             rows.append(row)
             continue
-        for effect, digits in (("accuracy", 2), ("pies", 0)):
+        for effect in ("accuracy", "pies"):
+            digits = DIGITS[effect]
             (sup, sup_again, n_sup), (scl, scl_again, n_scl) = (_effect(effect, resamples, *pair) for pair in pairs)
             row += [Cell(f"{value:.{digits}f}", value) for value in (sup, scl)]
             row.append(_with_interval(scl - sup, scl_again - sup_again, digits, min(n_sup, n_scl)))
@@ -167,15 +172,19 @@ def answer(comparison: Table) -> list[str]:
     sentences = []
     for name, sparsity, sup, scl, more, sup_pies, scl_pies, more_pies in compared:
         if sparsity.value == level:
-            verdict = "undecided"
-            if more.interval and not more.interval[0] <= 0 <= more.interval[1]:
-                verdict = "yes" if more.value > 0 else "no, SCL loses less"
+            verdict = _verdict(more) + (", SCL loses less" if _verdict(more) == "no" else "")
             sentences.append(
                 f"{name.text} at {sparsity.text}%: {verdict}. Accuracy lost: SCL {scl.text}, Sup {sup.text} points, "
                 f"difference {more.all}. PIEs: SCL {scl_pies.text}, Sup {sup_pies.text}, "
                 f"difference {more_pies.all}."
             )
     return sentences
+
+
+def _verdict(cell: Cell, sign: int = 1) -> str:
+    """Whether the value has this sign, by its interval."""
+    low, high = cell.interval or (0.0, 0.0)
+    return "undecided" if low <= 0 <= high else "yes" if sign * cell.value > 0 else "no"
 
 
 FINDINGS = {
@@ -210,9 +219,10 @@ def _published_effect(name: str, published: Published, method: str, sparsity: fl
 def findings(study: Study, published: Published | None = None) -> Table:
     """What the paper finds at its highest sparsity, one by one: ours with its 95% interval, and whether it holds."""
     resamples, sparsity, rows = Resamples(study), headline(study), []
+    floors = {kind: noise_floor(study, kind).text for kind in NAMES}
     header = ["Finding", "Ours [95%]", "Holds here", "Noise floor of each [range]", *(["Paper"] if published else [])]
     for text, (effect, sign, *methods) in FINDINGS.items():
-        digits = {"pies": 0, "q": 3}.get(effect, 2)
+        digits = DIGITS[effect]
         pairs, why = _dense_and_pruned(study, methods, sparsity)
         if why:
             row = [Cell(why), Cell("-"), Cell("-")]
@@ -220,10 +230,8 @@ def findings(study: Study, published: Published | None = None) -> Table:
             values, replicates, models = zip(*(_effect(effect, resamples, *pair) for pair in pairs), strict=True)
             value, again = (x[0] - sum(x[1:]) for x in (values, replicates))
             ours = _with_interval(value, again, digits, min(models)) if min(models) else Cell("not probed, or no PIEs")
-            low, high = ours.interval or (0.0, 0.0)
-            verdict = "undecided" if low <= 0 <= high else "yes" if sign * value > 0 else "no"
-            floors = "; ".join(noise_floor(study, method[:3]).text for method in methods) if effect == "pies" else "-"
-            row = [ours, Cell(verdict), Cell(floors)]
+            noise = "; ".join(floors[method[:3]] for method in methods) if effect == "pies" else "-"
+            row = [ours, Cell(_verdict(ours, sign)), Cell(noise)]
         paper = [_published_effect(effect, published or {}, method, sparsity) for method in methods]
         theirs = paper[0] - sum(paper[1:])
         row.append(Cell("-" if np.isnan(theirs) else f"{theirs:.{digits}f}", theirs))
