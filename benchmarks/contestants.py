@@ -48,14 +48,16 @@ def random_dataset(spec: dict[str, Any]):  # noqa: ANN201
 
 def ours(spec: dict[str, Any]) -> Round:
     """One step of the whole population in the programs of `population.fit`."""
+    import jax
+
     from prunejax import population, programs
 
     config, dataset, stage = make_config(spec), random_dataset(spec), spec["stage"]
     who, program = population.members(config), programs.make_programs(config, stage, dataset)
     plan = programs.plan(config, stage, len(who), dataset, program)
-    chunks = range(len(plan.chunks))
-    steps = [population.rehearse(config, stage, who, dataset, plan, program, chunk) for chunk in chunks]
-    return lambda: [step() for step in steps]
+    chunks = len(plan.chunks)
+    calls = population.rehearse(config, stage, who, dataset, plan, program, chunks)
+    return lambda: jax.block_until_ready([next(calls) for _ in range(chunks)])
 
 
 def serial(spec: dict[str, Any]) -> Round:

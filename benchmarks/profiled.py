@@ -38,7 +38,11 @@ def main() -> None:
     config, dataset, stage = make_config(spec), random_dataset(spec), spec["stage"]
     who, program = population.members(config), programs.make_programs(config, stage, dataset)
     plan = programs.plan(config, stage, len(who), dataset, program)
-    step = population.rehearse(config, stage, who, dataset, plan, program)
+    calls = population.rehearse(config, stage, who, dataset, plan, program, 1)
+
+    def step() -> None:
+        jax.block_until_ready(next(calls))
+
     scopes = operation_scopes(program(len(who), spec["batch"]).as_text())
     step()
     seconds = []

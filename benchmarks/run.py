@@ -75,11 +75,11 @@ def jax_contestant(name: str, contestant: str, setting: Row, launched: bool = Tr
     return Contestant(name, [base | spec])
 
 
-def pytorch_contestants(setting: Row, models: int) -> list[Contestant]:
+def pytorch_contestants(setting: Row) -> list[Contestant]:
     """PyTorch with all threads in one process and, if there are models for all, with one process per core."""
     spec = {"contestant": "pytorch", "batch": FLAGS.batch, "dtype": FLAGS.dtype, **setting}
-    cores = os.cpu_count() or 1
-    together = Contestant("PyTorch, one process", [spec | {"models": models, "threads": cores}], LAUNCHED)
+    models, cores = setting["models"], os.cpu_count() or 1
+    together = Contestant("PyTorch, one process", [spec | {"threads": cores}], LAUNCHED)
     share = spec | {"models": models // cores, "threads": 1}
     apart = Contestant("PyTorch, a process per core", [share] * cores, LAUNCHED)
     contestants = [together, apart] if models % cores == 0 and cores > 1 else [together]
@@ -97,7 +97,7 @@ def population() -> list[Row]:
     rows = []
     for network, setting in chosen_settings().items():
         for models in map(int, FLAGS.models):
-            one = setting | {"models": models}
+            one = setting | {"models": models, "steps": setting["steps"] * max(1, 8 // models)}  # no round too short
             contestants = [
                 jax_contestant("one after another", "serial", one, launched=False),
                 jax_contestant("one after another, launch.sh's memory", "serial", one, devices=1),
@@ -107,10 +107,10 @@ def population() -> list[Row]:
                 jax_contestant("in one program, im2col", "ours", one, models_per_program=models, convolution="im2col"),
                 jax_contestant("naive vmap", "naive", one, launched=False),
                 jax_contestant("lax.map", "lax_map", one, launched=False),
-                *pytorch_contestants(setting, models),
+                *pytorch_contestants(one),
             ]
             contestants = [one for one in contestants if re.search(FLAGS.contestants, one.name)]
-            count = models * FLAGS.batch * setting["steps"]
+            count = models * FLAGS.batch * one["steps"]
             rows += compare(contestants, count, "images/s", "one after another", network=network, models=models)
     return rows
 
@@ -122,14 +122,17 @@ def chosen_settings() -> dict[str, Row]:
 
 @suite
 def scale() -> list[Row]:
-    """Images per second and the process's peak memory, from one model to many."""
+    """Images per second and the process's peak memory, from one model to many; rounds of as many images for all."""
     network, setting = next(iter(chosen_settings().items()))
     counts = list(map(int, FLAGS.models))
-    contestants = [jax_contestant(f"{count} models", "ours", setting, models=count) for count in counts]
+    steps = {count: setting["steps"] * max(counts) // count for count in counts}
+    contestants = [
+        jax_contestant(f"{count} models", "ours", setting | {"steps": steps[count]}, models=count) for count in counts
+    ]
     duel(contestants, FLAGS.repeats, FLAGS.limit_s * max(1, max(counts) / 8))
     rows = []
     for contestant, count in zip(contestants, counts, strict=True):
-        images = count * FLAGS.batch * setting["steps"]
+        images = count * FLAGS.batch * steps[count]
         row = rated(contestant, images, "images/s", network=network, models=count)
         rows.append(row | {"peak memory, GiB": round(contestant.peak_bytes / 2**30, 2)})
     return rows

@@ -191,23 +191,29 @@ def _train_stage(
 
 
 def rehearse(
-    config: Config, stage_name: str, who: Members, dataset: Dataset, planned: Plan, program: Programs, chunk: int = 0
-) -> Callable[[], Any]:
-    """Returns a function that calls the program of one of the plan's chunks for a stage's first steps."""
-    num_train, rows = len(dataset.train_labels), planned.chunks[chunk]
-    part = Members(who.seeds[rows], who.sparsities[rows])
-    orders = np.tile(np.arange(num_train, dtype=np.int32), (len(part), 1))
-    per_model = (init(config, stage_name, part, dataset), part.seeds, part.sparsities, orders)
-    state, *fixed = place(per_model, planned.mesh, PER_MODEL)
+    config: Config, stage_name: str, who: Members, dataset: Dataset, planned: Plan, program: Programs, most: int
+) -> Iterator[Any]:
+    """Calls the programs of the plan's first `most` chunks in turn for ever, as `fit` does, for a stage's first steps.
+
+    Yields:
+        after each call its metrics, when the call before has ended.
+    """
+    num_train, before = len(dataset.train_labels), ()
     steps = (np.int32(0), np.int32(steps_per_call(config)))
     shared = place((steps, *shared_arguments(config, stage_name, dataset)), planned.mesh, SHARED)
-    compiled = program(len(part), min(config.stage(stage_name).batch_size, num_train))
-
-    def step() -> None:
-        nonlocal state
-        state, _ = jax.block_until_ready(compiled(state, *fixed, *shared))
-
-    return step
+    compiled = program(planned.models_per_program, min(config.stage(stage_name).batch_size, num_train))
+    parts = []
+    for rows in planned.chunks[:most]:
+        part = Members(who.seeds[rows], who.sparsities[rows])
+        orders = np.tile(np.arange(num_train, dtype=np.int32), (len(part), 1))
+        per_model = (init(config, stage_name, part, dataset), part.seeds, part.sparsities, orders)
+        parts.append(list(place(per_model, planned.mesh, PER_MODEL)))
+    while True:
+        for part in parts:
+            part[0], latest = compiled(*part, *shared)
+            jax.block_until_ready(before)
+            before = latest
+            yield latest
 
 
 def apply_in_batches(
