@@ -70,7 +70,7 @@ class Contestant:
 
 
 def duel(contestants: list[Contestant], repeats: int, limit: float) -> None:
-    """Fills in every contestant's `seconds`: `repeats` rounds each, in turns, after one that is not counted.
+    """Fills in every contestant's `seconds`: `repeats` rounds each, in turns, each after one that is not counted.
 
     They set themselves up one after another; that and the first round may take three times the `limit`. One that
     fails is out.
@@ -84,7 +84,10 @@ def duel(contestants: list[Contestant], repeats: int, limit: float) -> None:
                 contestant.round(3 * limit)
         for _ in range(repeats):
             for contestant in contestants:
-                if not contestant.trouble and (seconds := contestant.round(limit)) is not None:
+                # A process that was idle for a second may pay for it in the kernel, with a third of a second.
+                if contestant.trouble or contestant.round(limit) is None:
+                    continue
+                if (seconds := contestant.round(limit)) is not None:
                     contestant.seconds.append(seconds)
     finally:
         for contestant in running:

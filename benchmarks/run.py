@@ -203,7 +203,8 @@ def write(name: str, rows: list[Row]) -> None:
     (out / f"{name}.json").write_text(json.dumps(head | {"rows": rows}, indent=1) + "\n")
     columns = list(dict.fromkeys(column for row in rows for column in row if column != "seconds"))
     lines = [f"# {name}", "", " ".join(str(SUITES[name].__doc__).split()), ""]
-    lines += [f"{machine}; batch {FLAGS.batch}, {FLAGS.dtype}; medians of {FLAGS.repeats} rounds in turns.", ""]
+    rounds = f"medians of {FLAGS.repeats} rounds in turns, each after one that is not counted"
+    lines += [f"{machine}; batch {FLAGS.batch}, {FLAGS.dtype}; {rounds}.", ""]
     lines += ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     lines += ["| " + " | ".join(str(row.get(column, "")) for column in columns) + " |" for row in rows]
     (out / f"{name}.md").write_text("\n".join(lines) + "\n")
