@@ -22,7 +22,7 @@ def print_plan(config: Config, who, dataset) -> float:  # noqa: ANN001
     for stage, steps in population.stage_steps(config, len(dataset.train_labels)).items():
         program = programs.make_programs(config, stage, dataset)
         plan = programs.plan(config, stage, len(who), dataset, program)
-        turns = min(2, len(plan.chunks))  # of programs that overlap
+        turns = min(2, len(plan.chunks))  # each is called while the other runs
         rehearsal = population.rehearse(config, stage, who, dataset, plan, program, turns)
         times = timeit.repeat(lambda: next(rehearsal), number=turns, repeat=6)  # noqa: B023
         seconds = statistics.median(times[1:]) / turns / programs.steps_per_call(config)  # the first call is slower
