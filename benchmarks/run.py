@@ -125,14 +125,14 @@ def scale() -> list[Row]:
     """Images per second and the process's peak memory, from one model to many; rounds of as many images for all."""
     network, setting = next(iter(chosen_settings().items()))
     counts = list(map(int, FLAGS.models))
-    steps = {count: setting["steps"] * max(counts) // count for count in counts}
+    steps = setting["steps"] * max(counts)
     contestants = [
-        jax_contestant(f"{count} models", "ours", setting | {"steps": steps[count]}, models=count) for count in counts
+        jax_contestant(f"{count} models", "ours", setting, models=count, steps=steps // count) for count in counts
     ]
     duel(contestants, FLAGS.repeats, FLAGS.limit_s * max(1, max(counts) / 8))
     rows = []
     for contestant, count in zip(contestants, counts, strict=True):
-        images = count * FLAGS.batch * steps[count]
+        images = count * FLAGS.batch * contestant.specs[0]["steps"]
         row = rated(contestant, images, "images/s", network=network, models=count)
         rows.append(row | {"peak memory, GiB": round(contestant.peak_bytes / 2**30, 2)})
     return rows

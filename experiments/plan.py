@@ -2,6 +2,7 @@
 
 import statistics
 import timeit
+from functools import partial
 
 from absl import flags
 
@@ -24,7 +25,7 @@ def print_plan(config: Config, who, dataset) -> float:  # noqa: ANN001
         plan = programs.plan(config, stage, len(who), dataset, program)
         turns = min(2, len(plan.chunks))  # each is called while the other runs
         rehearsal = population.rehearse(config, stage, who, dataset, plan, program, turns)
-        times = timeit.repeat(lambda: next(rehearsal), number=turns, repeat=6)  # noqa: B023
+        times = timeit.repeat(partial(next, rehearsal), number=turns, repeat=6)
         seconds = statistics.median(times[1:]) / turns / programs.steps_per_call(config)  # the first call is slower
         batch_size = min(config.stage(stage).batch_size, len(dataset.train_labels))
         used, calls = plan.mesh.size, len(plan.chunks)
