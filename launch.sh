@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Sets up .venv beside this script, then runs what is asked. Safe to run again: an unchanged set-up is not repeated.
+# Sets up .venv beside this script, then runs what is asked, in the directory where it is called:
+# paths and one's own studies are found from there. Safe to run again: an unchanged set-up is not repeated.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 usage() {
   cat <<'EOF'
@@ -10,7 +11,8 @@ usage() {
   demo              the whole study on the embedded digits: trains, measures, reports (5 to 10 minutes on two cores)
   test              the test suite
   check             what CI runs: formatting, lint, types, tests
-  study  FLAGS      all experiments of a preset, measures and report; see: ./launch.sh study --help
+  study  FLAGS      all experiments of a study, measures and report: --preset=digits --study=criteria;
+                    see: ./launch.sh study --help
   report FLAGS      measures and report of what is trained: --workdir=runs/digits
   train | evaluate | prepare  FLAGS
                     one step of it; each answers --help
@@ -30,18 +32,18 @@ setup() { # setup EXTRA...
   extras=$(IFS=,; echo "$*")
   if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then extras="$extras,cuda"; fi
   if [[ -n $extras ]]; then target=".[${extras#,}]"; fi
-  stamp=.venv/installed-${extras//,/-}
-  if [[ ! -x .venv/bin/python ]]; then "${PYTHON:-python3}" -m venv .venv; fi
-  if ! cmp -s <(cat pyproject.toml .ci/constraints.txt) "$stamp"; then
-    echo "installing into .venv (extras: ${extras:-none}) ..." >&2
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e "$target" || exit
-    cat pyproject.toml .ci/constraints.txt >"$stamp"
+  stamp=$here/.venv/installed-${extras//,/-}
+  if [[ ! -x $here/.venv/bin/python ]]; then "${PYTHON:-python3}" -m venv "$here/.venv"; fi
+  if ! cmp -s <(cat "$here/pyproject.toml" "$here/.ci/constraints.txt") "$stamp"; then
+    echo "installing into $here/.venv (extras: ${extras:-none}) ..." >&2
+    (cd "$here" && .venv/bin/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e "$target") || exit
+    cat "$here/pyproject.toml" "$here/.ci/constraints.txt" >"$stamp"
   fi
   # Fresh memory for every step's temporaries costs a CPU up to 25%: keep what was freed, in huge pages, in few arenas.
   local keep=glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1099511627776
   keep+=:glibc.malloc.arena_max=$((2 * $(getconf _NPROCESSORS_ONLN)))
   export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1:$keep}"
-  export PATH="$PWD/.venv/bin:$PATH"
+  export PATH="$here/.venv/bin:$PATH"
 }
 
 for_study() { # for_study FLAGS: sets up what they need
@@ -72,7 +74,7 @@ on_hosts() { # on_hosts A,B,... COMMAND FLAGS: one that fails stops the others; 
     if [[ $name == localhost && $host != localhost ]]; then name=$(hostname -f); fi
   done
   address=$name:${PORT:-8476}
-  line="cd $(printf %q "$PWD") && GLIBC_TUNABLES=$GLIBC_TUNABLES exec .venv/bin/python"
+  line="cd $(printf %q "$PWD") && GLIBC_TUNABLES=$GLIBC_TUNABLES exec $(printf %q "$here/.venv/bin/python")"
   line+=" -m experiments.${2:?name the command: study, train or evaluate}"
   line+="$(printf ' %q' "${@:3}" "--coordinator_address=$address" "--num_processes=${#hosts[@]}")"
   for host in "${!hosts[@]}"; do
@@ -94,7 +96,7 @@ on_hosts() { # on_hosts A,B,... COMMAND FLAGS: one that fails stops the others; 
 }
 
 stop() { # stop HOSTS, each once: a second signal would not wait
-  local host line="pkill -TERM -f '^.venv/bin/python.*--coordinator_address=$address'"
+  local host line="pkill -TERM -f '^/.*/.venv/bin/python -m experiments.*--coordinator_address=$address'"
   for host in $(printf '%s\n' "$@" | sort -u); do
     if [[ $host == localhost ]]; then bash -c "$line"; else ssh "$host" "$line" </dev/null; fi || true
   done
@@ -110,11 +112,13 @@ demo)
 test)
   setup test
   test_tools
+  cd "$here"
   python -m pytest -n auto "$@"
   ;;
 check)
   setup dev
   test_tools
+  cd "$here"
   ruff format --check .
   ruff check .
   pyright
@@ -123,6 +127,7 @@ check)
 setup) setup ;;
 bench)
   setup bench
+  cd "$here"
   python -m benchmarks.run "$@"
   ;;
 prepare)

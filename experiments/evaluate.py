@@ -1,98 +1,115 @@
-"""Measures every finished run of a work directory: predictions, Q-Score, prediction depth, k-NN purity, UMAP."""
+"""Measures every finished run of a work directory, one file a measure.
+
+Predictions, Q-Score, prediction depth, k-NN purity, UMAP, calibration, and what a study adds. Run
+again, it measures what is missing or outdated.
+"""
 
 import contextlib
 import functools
 import sys
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
-from etils import epath
 
 from experiments import flags as cli
-from experiments.logs import bar
-from experiments.registry import EXPERIMENTS
-from prunejax.config import UserError, load_config, override, validate
+from experiments.display import bar
+from prunejax.config import Data, UserError, load_config, override, validate
+
+if TYPE_CHECKING:
+    from prunejax.data import Dataset
+    from prunejax.measures import RunMeasures
+    from prunejax.types import Path
 
 FLAGS = flags.FLAGS
 
 
 def main() -> None:
     """All runs under --workdir."""
+    from prunejax.report.collect import run_directories
+
+    cli.study()  # whose module may add entries
     workdir = cli.workdir()
-    runs = [workdir / name for name in EXPERIMENTS if (workdir / name / "config.json").exists()]
+    runs = run_directories(workdir)
     if not runs:
-        raise UserError(f"{workdir} holds no run of {', '.join(EXPERIMENTS)}")
+        raise UserError(f"{workdir} holds no run; train one first")
     if any(not assignment.startswith("measure.") for assignment in FLAGS.set):
-        raise UserError("--set: only fields of measure can change after training, for instance measure.probe_models=3")
+        raise UserError(
+            "--set: only fields of measure can change after training, "
+            "for instance measure.probe_models=3"
+        )
     evaluate(runs)
 
 
-def evaluate(runs: list[epath.Path]) -> None:
-    """Writes the `measures.npz` of each run, unless it is there and was made with the same settings.
+def evaluate(runs: "list[Path]") -> None:
+    """Brings the measures of each run up to date, and prints a line for each cell.
 
-    A run that cannot be measured is named in one line, and the others are measured; an error if none can.
+    A run that cannot be measured is named in one line, as is a measure that fails, and the others
+    are measured; an error if none can.
     """
     load = functools.cache(cli.load_data)
     study, skipped = {}, {}
     for run_dir in runs:
         try:
-            measures = study[run_dir.name] = _evaluate(run_dir, load)
+            study[run_dir.name] = _evaluate(run_dir, load)
         except (UserError, OSError) as error:
             skipped[run_dir.name] = error
-            continue
+    for name, measures in study.items():
         for level in measures.levels:
-            print(_summary(study, run_dir.name, level))
+            print(_summary(study, name, level))
     if not study:
         raise next(iter(skipped.values()))
     for name, error in skipped.items():
         print(f"skipped {name}: {error}", file=sys.stderr)
+    for name, measures in study.items():
+        for measure, why in measures.failures.items():
+            print(f"{name} has no {measure}: {why}", file=sys.stderr)
 
 
-def _summary(study: dict, name: str, level: float) -> str:
-    from prunejax.tables import at
-
-    cell, dense, trained = study[name].at(level), at(study, name, 0.0), study[name].trained(level)
+def _summary(study: "dict[str, RunMeasures]", name: str, level: float) -> str:
+    """Models, accuracy and PIEs of one cell."""
+    run = study[name]
+    cell, trained = run.at(level), run.trained(level)
     line = f"{name:16} {100 * level:5.3g}% pruned: {len(cell.seeds)} of {trained} models"
-    if len(cell.seeds):
-        line += f", accuracy {100 * cell.accuracy.mean():.2f} ± {100 * cell.accuracy.std():.2f}%"
-    if level and dense is not None and len(cell.seeds):
-        per_class = np.bincount(cell.labels[cell.pies(dense)], minlength=len(cell.class_names))
-        line += f", {per_class.sum()} PIEs, per class {per_class.tolist()}"
-    return line
+    if not len(cell.seeds):
+        return line
+    accuracy = 100 * cell.accuracy
+    line += f", accuracy {accuracy.mean():.2f} ± {accuracy.std():.2f}%"
+    dense = study.get(run.config.experiment.dense or "")
+    if dense is None or not len(dense.at(0.0).seeds):
+        return line
+    pies = cell.pies(dense.at(0.0))
+    per_class = np.bincount(cell.labels[pies], minlength=len(cell.class_names))
+    return f"{line}, {per_class.sum()} PIEs, per class {per_class.tolist()}"
 
 
-def _evaluate(run_dir: epath.Path, load: Callable):  # noqa: ANN202
-    from prunejax import evaluate as measuring
-    from prunejax import hosts
-    from prunejax.checkpoint import load_population
+def _evaluate(run_dir: "Path", load: "Callable[[Data], Dataset]") -> "RunMeasures":
+    """Measures what is missing or outdated of one run."""
+    from prunejax.measures import load_measures
+    from prunejax.measures.evaluation import evaluate as measure
+    from prunejax.measures.evaluation import outdated
+    from prunejax.runs import load_population
+    from prunejax.training import hosts
 
-    path = run_dir / "measures.npz"
-
-    def find() -> tuple:
-        config = override(load_config(run_dir), FLAGS.set)
-        validate(config)
-        measures = measuring.load(path) if path.exists() else None
-        if measures and measures.measure == config.measure:
-            return measures, config, None
-        return None, config, load_population(run_dir)
-
-    measures, config, trained = hosts.together(find)
-    hosts.require_same(f"{path}, there or not,", str(measures is None))
-    if measures:
-        return measures
+    config = hosts.on_all_processes(lambda: override(load_config(run_dir), FLAGS.set))
+    validate(config)
+    pending = hosts.on_all_processes(lambda: outdated(run_dir, config))
+    hosts.require_same(f"what is to be measured in {run_dir}", str(pending))
+    if not pending:
+        return hosts.on_all_processes(lambda: load_measures(run_dir))
+    trained = hosts.on_all_processes(lambda: load_population(run_dir))
     dataset = load(config.data)
 
     @contextlib.contextmanager
     def track(unit: str, total: int) -> Iterator[Callable[[float], object]]:
-        with bar(f"{run_dir.name} {'test set' if unit == 'images' else 'probes'}", total, unit=unit) as shown:
+        part = "test set" if unit == "images" else "probes"
+        with bar(f"{run_dir.name} {part}", total, unit=unit) as shown:
             yield shown.update
 
-    measures = measuring.evaluate(trained, dataset, config.measure, track)
-    hosts.together(lambda: measuring.save(measures, path) if hosts.is_first() else None)
-    return measures
+    return measure(trained, dataset, run_dir, config.measure, track)
 
 
 if __name__ == "__main__":
     EXAMPLE = "python -m experiments.evaluate --workdir=runs/digits"
-    cli.run(main, __doc__, EXAMPLE, ("workdir", "data_dir", "set", *cli.HOSTS))
+    cli.run(main, __doc__, EXAMPLE, ("workdir", "data_dir", "study", "set", *cli.HOSTS))

@@ -9,33 +9,77 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from logging import CRITICAL, getLogger
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import app, flags, logging
 from etils import epath
+from pydantic import ValidationError
 
 from experiments.presets import PRESETS
-from experiments.registry import EXPERIMENTS
-from prunejax.config import Config, Data, UserError, override, validate
+from experiments.registry import BUILT_IN, find_experiment, load_study
+from prunejax.config import Config, Data, Experiment, UserError, override
+from prunejax.config.errors import explain
+
+if TYPE_CHECKING:
+    from prunejax.data import Dataset
 
 FLAGS = flags.FLAGS
 _TEXT, _TEXTS = flags.DEFINE_string, flags.DEFINE_multi_string
 _INTEGER, _SWITCH = flags.DEFINE_integer, flags.DEFINE_bool
 _DEFINITIONS: dict[str, tuple] = {
-    "experiment": (flags.DEFINE_enum, None, list(EXPERIMENTS), "Which population."),
+    "experiment": (_TEXT, None, "Which population, by its name in the study."),
+    "study": (
+        _TEXT,
+        "paper",
+        f"The experiments: {', '.join(BUILT_IN)}, or one's own, MODULE:FUNCTION.",
+    ),
     "preset": (flags.DEFINE_enum, None, list(PRESETS), "The settings to start from."),
     "workdir": (_TEXT, None, "Where runs are, a directory each. With --preset: runs/PRESET."),
     "data_dir": (_TEXT, None, "Where TFDS data sets are prepared. Default: TFDS' own."),
     "models": (_INTEGER, None, "Seeds per sparsity. Default: the preset's."),
-    "sparsities": (flags.DEFINE_list, None, "Fractions of weights to prune: 0.3,0.5,0.7,0.9."),
+    "sparsities": (
+        flags.DEFINE_list,
+        None,
+        "Fractions of weights to prune: 0.3,0.5,0.7,0.9.",
+    ),
     "seed": (_INTEGER, None, "Seed of the first member; the others count up. Default: 0."),
-    "set": (_TEXTS, [], "FIELD=VALUE overrides any configuration field: optim.momentum=0.8. Repeatable."),
-    "dry_run": (_SWITCH, False, "Print members, steps, FLOPs, memory and, from a few steps, hours; train nothing."),
-    "devices": (_INTEGER, None, "With --dry_run: extrapolate to so many devices like those here.", 1),
-    "deterministic": (_SWITCH, False, "On GPU: only operations that repeat bit for bit, as on CPU; slower."),
-    "distributed": (_SWITCH, False, "One of several processes, which Slurm or the TPU's metadata name."),
-    "coordinator_address": (_TEXT, None, "The same by hand: HOST:PORT of the first process; give the next two too."),
-    "num_processes": (_INTEGER, None, "How many processes there are, each with a host's devices.", 1),
+    "set": (
+        _TEXTS,
+        [],
+        "FIELD=VALUE overrides any configuration field: optim.momentum=0.8. Repeatable.",
+    ),
+    "dry_run": (
+        _SWITCH,
+        False,
+        "Print members, steps, FLOPs, memory and, from a few steps, hours; train nothing.",
+    ),
+    "devices": (
+        _INTEGER,
+        None,
+        "With --dry_run: extrapolate to so many devices like those here.",
+        1,
+    ),
+    "deterministic": (
+        _SWITCH,
+        False,
+        "On GPU: only operations that repeat bit for bit, as on CPU; slower.",
+    ),
+    "distributed": (
+        _SWITCH,
+        False,
+        "One of several processes, which Slurm or the TPU's metadata name.",
+    ),
+    "coordinator_address": (
+        _TEXT,
+        None,
+        "The same by hand: HOST:PORT of the first process; give the next two too.",
+    ),
+    "num_processes": (
+        _INTEGER,
+        None,
+        "How many processes there are, each with a host's devices.",
+        1,
+    ),
     "process_id": (_INTEGER, None, "Which of them this is, from 0.", 0),
     "tensorboard": (_SWITCH, False, "Also write the curves for TensorBoard."),
     "nodes": (_INTEGER, 1, "Nodes of each job.", 1),
@@ -46,13 +90,26 @@ _DEFINITIONS: dict[str, tuple] = {
     "grace_s": (_INTEGER, 300, "Seconds that saving may take at the limit.", 1),
     "partition": (_TEXT, None, "Slurm's partition. Default: Slurm's."),
     "account": (_TEXT, None, "Slurm's account. Default: Slurm's."),
-    "print": (_SWITCH, False, "Show the script and the commands; write and submit nothing."),
+    "print": (
+        _SWITCH,
+        False,
+        "Show the script and the commands; write and submit nothing.",
+    ),
     "dataset": (_TEXT, None, "A TFDS data set's name."),
 }
 """Of each flag what defines it, its default, its help, and of a number the least."""
 REQUIRED = ("experiment", "preset", "dataset")
 HOSTS = ("distributed", "coordinator_address", "num_processes", "process_id")
-CHOICES = ("preset", "models", "sparsities", "seed", "set", "deterministic", "tensorboard")
+CHOICES = (
+    "study",
+    "preset",
+    "models",
+    "sparsities",
+    "seed",
+    "set",
+    "deterministic",
+    "tensorboard",
+)
 """Flags that say what is trained and how."""
 TRAINING = ("workdir", "data_dir", "dry_run", "devices", *CHOICES, *HOSTS)
 
@@ -64,7 +121,8 @@ class Stopped(Exception):
 def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[str, ...]) -> None:
     """Defines the named flags, parses them and runs `main`.
 
-    What the user can mend ends in one line and exit code 2. `--help` answers before anything slow is imported.
+    What the user can mend ends in one line and exit code 2. `--help` answers before anything slow
+    is imported.
     """
     for name in names:
         define, *arguments = _DEFINITIONS[name]
@@ -83,21 +141,10 @@ def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[st
         return argv[:1]
 
     def guarded(_: list[str]) -> None:
-        import jax
-
-        from prunejax import hosts
+        from prunejax.training import hosts
 
         try:
-            from prunejax.data import cache_dir
-
-            # XLA splits a step over cores worse than a population splits over devices.
-            if "JAX_NUM_CPU_DEVICES" not in os.environ:
-                cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-                jax.config.update("jax_num_cpu_devices", cores)
-            if "deterministic" in names and FLAGS.deterministic:
-                os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
-            jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
-            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+            _set_up_jax(names)
             if "distributed" in names:
                 _connect(names)
             main()
@@ -115,21 +162,43 @@ def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[st
             if hosts.alone():
                 raise
             traceback.print_exc()
-            print("error: this process or another has failed; start all of them again to go on", file=sys.stderr)
+            print(
+                "error: this process or another has failed; start all of them again to go on",
+                file=sys.stderr,
+            )
             sys.stderr.flush()
             os._exit(1)  # the usual way out waits for the others
 
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
-    # Orbax reports each save, and tells of each error, several times, besides raising it.
+    # Orbax reports each save, and each error several times, besides raising it.
     logging.set_verbosity(logging.FATAL)
     getLogger("asyncio").setLevel(CRITICAL)
     sys.unraisablehook = _unraisable
     app.run(guarded, flags_parser=parse)
 
 
+def _set_up_jax(names: tuple[str, ...]) -> None:
+    """Devices, determinism and the cache of compiled programs; before JAX computes anything."""
+    import jax
+
+    from prunejax.data import cache_dir
+
+    # XLA splits a step over cores worse than a population splits over devices.
+    if "JAX_NUM_CPU_DEVICES" not in os.environ:
+        cores = os.cpu_count()
+        if hasattr(os, "sched_getaffinity"):
+            cores = len(os.sched_getaffinity(0))
+        jax.config.update("jax_num_cpu_devices", cores)
+    if "deterministic" in names and FLAGS.deterministic:
+        before = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{before} --xla_gpu_deterministic_ops=true"
+    jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
 def _connect(names: tuple[str, ...]) -> None:
     """Joins the other processes, if there are any; only the first prints."""
-    from prunejax import hosts
+    from prunejax.training import hosts
 
     by_hand = [FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id]
     if any(value is not None for value in by_hand) and None in by_hand:
@@ -145,7 +214,10 @@ def _connect(names: tuple[str, ...]) -> None:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Gives what tells whether SIGTERM, SIGINT or SIGHUP has come; a second one ends the process at once."""
+    """Gives a function that returns whether SIGTERM, SIGINT or SIGHUP has come.
+
+    A second one ends the process at once.
+    """
     received = []
 
     def note(number: int, _: object) -> None:
@@ -164,8 +236,9 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _unraisable(what) -> None:  # noqa: ANN001
-    if str(what.exc_value) != "Event loop is closed":  # Orbax's, when reads are cancelled after one has failed
+def _unraisable(what: Any) -> None:  # noqa: ANN401
+    # Orbax's, when reads are cancelled after one has failed.
+    if str(what.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(what)
 
 
@@ -173,8 +246,11 @@ def _print_help(doc: str, example: str, names: tuple[str, ...]) -> None:
     print(f"{doc.strip()}\n\nExample:\n  {example}\n\nFlags:")
     for name in names:
         flag = FLAGS[name]
-        choices = "=" + "|".join(flag.parser.enum_values) if isinstance(flag.parser, flags.EnumParser) else ""
-        text = flag.help.split(">: ")[-1].split(";\n")[0]  # absl adds the choices, and how to repeat a flag
+        choices = ""
+        if isinstance(flag.parser, flags.EnumParser):
+            choices = "=" + "|".join(flag.parser.enum_values)
+        # absl adds the choices, and how to repeat a flag.
+        text = flag.help.split(">: ")[-1].split(";\n")[0]
         print(f"  --{name}{choices}\n      {text}")
 
 
@@ -183,35 +259,67 @@ def _fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
-def make_config(experiment: str) -> Config:
-    """The preset with the command line's overrides, for one experiment."""
-    config = replace(PRESETS[FLAGS.preset], experiment=EXPERIMENTS[experiment])
-    given = {name: FLAGS[name].value for name in ("models", "seed") if FLAGS[name].value is not None}
-    config = replace(config, **given)
-    if FLAGS.sparsities is not None:
-        try:
-            config = replace(config, sparsities=tuple(map(float, FLAGS.sparsities)))
-        except ValueError:
-            raise UserError(f"--sparsities={','.join(FLAGS.sparsities)}: numbers separated by commas") from None
+def study() -> list[Experiment]:
+    """The experiments of the study that --study names."""
+    return load_study(FLAGS.study)
+
+
+def chosen_experiment() -> Experiment:
+    """The one that --experiment names."""
+    return find_experiment(study(), FLAGS.experiment, FLAGS.study)
+
+
+def make_config(experiment: Experiment) -> Config:
+    """The preset with the command line's overrides, for one experiment.
+
+    Raises:
+        UserError: if it cannot be trained, as far as that is known without the data.
+    """
+    from prunejax.training.task import check
+
+    config = replace(PRESETS[FLAGS.preset], experiment=experiment)
+    try:
+        if FLAGS.models is not None:
+            config = replace(config, models=FLAGS.models)
+        if FLAGS.seed is not None:
+            config = replace(config, seed=FLAGS.seed)
+        if FLAGS.sparsities is not None:
+            config = replace(config, sparsities=_sparsities(FLAGS.sparsities))
+    except ValidationError as error:
+        raise UserError(explain(error)) from None
     config = override(config, FLAGS.set)
-    free = replace(EXPERIMENTS[experiment], prune_head=config.experiment.prune_head)
+    free = replace(experiment, prune_head=config.experiment.prune_head)
     if (config.preset, config.experiment) != (FLAGS.preset, free):
-        raise UserError("--set cannot change preset or experiment; --preset and --experiment choose them")
-    validate(config)
+        raise UserError(
+            "--set cannot change preset or experiment; --preset and --experiment choose them"
+        )
+    check(config)
     # A dense run serves any --sparsities.
-    return config if config.experiment.pruned else replace(config, sparsities=(0.0,))
+    return config if experiment.pruning else replace(config, sparsities=(0.0,))
+
+
+def _sparsities(texts: list[str]) -> tuple[float, ...]:
+    try:
+        return tuple(float(text) for text in texts)
+    except ValueError:
+        raise UserError(f"--sparsities={','.join(texts)}: numbers separated by commas") from None
 
 
 def given(*names: str) -> list[str]:
     """Those of the named flags that were given, as arguments again."""
-    return [text for name in names if FLAGS[name].present for text in FLAGS[name].serialize().split("\n")]
+    arguments = []
+    for name in names:
+        if FLAGS[name].present:
+            arguments += FLAGS[name].serialize().split("\n")
+    return arguments
 
 
-def load_data(config: Data):  # noqa: ANN201
+def load_data(config: Data) -> "Dataset":
     """The data set, which each process reads for itself; all must have read the same."""
-    from prunejax import data, hosts
+    from prunejax import data
+    from prunejax.training import hosts
 
-    dataset = hosts.together(lambda: data.load(config, FLAGS.data_dir))
+    dataset = hosts.on_all_processes(lambda: data.load(config, FLAGS.data_dir))
     hosts.require_same("the data checksum", dataset.checksum)
     return dataset
 

@@ -1,4 +1,7 @@
-"""Downloads a TFDS data set and prepares it as array_record, once. Needs the `prepare` extra; reading does not."""
+"""Downloads a TFDS data set and prepares it as array_record, once.
+
+Needs the `prepare` extra; reading does not.
+"""
 
 from absl import flags
 
@@ -21,7 +24,9 @@ def main() -> None:
     except tfds.core.DatasetNotFoundError:
         raise UserError(f"--dataset={FLAGS.dataset}: TFDS knows no such data set") from None
     except ImportError as error:
-        raise UserError(f"preparing needs more packages ({error}): pip install -e '.[prepare]'") from None
+        raise UserError(
+            f"preparing needs more packages ({error}): pip install -e '.[prepare]'"
+        ) from None
     except (OSError, DownloadError, NonMatchingChecksumError) as error:
         raise UserError(f"{FLAGS.dataset} could not be prepared: {error}") from None
     print(f"{FLAGS.dataset} is prepared in {builder.data_path}")

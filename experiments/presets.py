@@ -2,8 +2,9 @@
 
 `cifar10` is the paper's text. Expected: Table 1. Its full grid is about 9.5 EFLOP.
 `cifar10_authors` is the released code where it differs from the text.
-`cifar10_small` is real CIFAR-10 at a size for two CPU cores: every method, a tenth of the images, a ninth of the
-weights, 5 seeds, 16 epochs of Sup and of SCL. Measured: dense Sup 56.1%, SCL 42.0%, 71 minutes on two shared cores.
+`cifar10_small` is real CIFAR-10 at a size for two CPU cores: every method, a tenth of the images, a
+ninth of the weights, 5 seeds, 16 epochs of Sup and of SCL. Measured: dense Sup 56.1%, SCL 42.0%, 71
+minutes on two shared cores.
 `digits` is scikit-learn's embedded 8x8 digits: the demo. Expected: over 95% in minutes.
 The shortened schedules start and end pruning at the paper's fractions of training.
 """
@@ -14,45 +15,64 @@ from prunejax.config import Augment, Config, Data, LearningRate, Model, Prune, S
 
 PAPER = Config()
 
-PRESETS = {
-    "cifar10": PAPER,
-    "cifar10_authors": replace(
-        PAPER,
-        preset="cifar10_authors",
-        data=replace(PAPER.data, mean=(0.4915, 0.4823, 0.4468), std=(0.2047, 0.2435, 0.2616)),
-        sup_augment=replace(PAPER.sup_augment, vertical_flip=True),
-        scl=replace(PAPER.scl, weight_decay=4e-4),
-        head=replace(PAPER.head, learning_rate=LearningRate(0.1, (60, 75, 90), factor=0.2, final=8e-4)),
-        prune=replace(
-            PAPER.prune, scl_delayed=Schedule(2440, 4760, 62), head=Schedule(500, 10000, 250), at_multiples=True
-        ),
+AUTHORS = replace(
+    PAPER,
+    preset="cifar10_authors",
+    data=replace(
+        PAPER.data,
+        mean=(0.4915, 0.4823, 0.4468),
+        std=(0.2047, 0.2435, 0.2616),
     ),
-    "cifar10_small": replace(
-        PAPER,
-        preset="cifar10_small",
-        models=5,
-        sparsities=(0.5, 0.9),
-        data=replace(PAPER.data, train_examples=5120, test_examples=2000),
-        model=replace(PAPER.model, depth=10, widen_factor=1),
-        sup=Stage(16, 128, LearningRate(0.1, (8, 12, 15)), weight_decay=5e-4),
-        scl=Stage(16, 128, LearningRate(0.05, final=5e-5), loss="supcon", weight_decay=5e-4),
-        head=Stage(6, 128, LearningRate(0.1, (3, 5)), frozen_encoder=True),
-        finetune=Stage(3, 128, LearningRate(1e-3), nesterov=True),
-        prune=Prune(sup=Schedule(8, 160, 8), scl=Schedule(4, 64, 4), scl_delayed=Schedule(64, 124, 4)),
+    sup_augment=replace(PAPER.sup_augment, vertical_flip=True),
+    scl=replace(PAPER.scl, weight_decay=4e-4),
+    head=replace(
+        PAPER.head,
+        learning_rate=LearningRate(0.1, (60, 75, 90), factor=0.2, final=8e-4),
     ),
-    "digits": replace(
-        PAPER,
-        preset="digits",
-        models=4,
-        sparsities=(0.5, 0.9),
-        data=Data("digits", mean=(0.306,), std=(0.376,)),
-        model=Model(depth=10, widen_factor=1),
-        sup_augment=Augment(crop_padding=1, horizontal_flip=False),
-        scl_augment=Augment(resized_crop_scale=(0.5, 1.0), horizontal_flip=False),
-        sup=Stage(20, 128, LearningRate(0.1, (10, 15)), weight_decay=5e-4),
-        scl=Stage(30, 128, LearningRate(0.05, final=5e-5), loss="supcon", weight_decay=5e-4),
-        head=Stage(10, 128, LearningRate(0.1, (6, 8)), frozen_encoder=True),
-        finetune=Stage(5, 128, LearningRate(1e-3), nesterov=True),
-        prune=Prune(sup=Schedule(4, 56, 4), scl=Schedule(2, 34, 2), scl_delayed=Schedule(34, 64, 2)),
+    prune=replace(
+        PAPER.prune,
+        scl_delayed=Schedule(2440, 4760, 62),
+        head=Schedule(500, 10000, 250),
+        at_multiples=True,
     ),
-}
+)
+
+SMALL = replace(
+    PAPER,
+    preset="cifar10_small",
+    models=5,
+    sparsities=(0.5, 0.9),
+    data=replace(PAPER.data, train_examples=5120, test_examples=2000),
+    model=replace(PAPER.model, depth=10, widen_factor=1),
+    sup=Stage(16, 128, LearningRate(0.1, (8, 12, 15)), weight_decay=5e-4),
+    scl=Stage(16, 128, LearningRate(0.05, final=5e-5), weight_decay=5e-4),
+    head=Stage(6, 128, LearningRate(0.1, (3, 5)), frozen_encoder=True),
+    finetune=Stage(3, 128, LearningRate(1e-3), nesterov=True),
+    prune=Prune(
+        sup=Schedule(8, 160, 8),
+        scl=Schedule(4, 64, 4),
+        scl_delayed=Schedule(64, 124, 4),
+    ),
+)
+
+DIGITS = replace(
+    PAPER,
+    preset="digits",
+    models=4,
+    sparsities=(0.5, 0.9),
+    data=Data("digits", mean=(0.306,), std=(0.376,)),
+    model=Model(depth=10, widen_factor=1),
+    sup_augment=Augment(crop_padding=1, horizontal_flip=False),
+    scl_augment=Augment(resized_crop_scale=(0.5, 1.0), horizontal_flip=False),
+    sup=Stage(20, 128, LearningRate(0.1, (10, 15)), weight_decay=5e-4),
+    scl=Stage(30, 128, LearningRate(0.05, final=5e-5), weight_decay=5e-4),
+    head=Stage(10, 128, LearningRate(0.1, (6, 8)), frozen_encoder=True),
+    finetune=Stage(5, 128, LearningRate(1e-3), nesterov=True),
+    prune=Prune(
+        sup=Schedule(4, 56, 4),
+        scl=Schedule(2, 34, 2),
+        scl_delayed=Schedule(34, 64, 2),
+    ),
+)
+
+PRESETS = {preset.preset: preset for preset in (PAPER, AUTHORS, SMALL, DIGITS)}

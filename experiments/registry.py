@@ -1,19 +1,115 @@
-"""The seven experiments of the paper, as data."""
+"""`--study`: from a name to the experiments of a study."""
 
-from prunejax.config import Experiment
+import importlib
+import os
+import pkgutil
+import sys
+import traceback
+from collections.abc import Callable
 
-SCL = ("scl", "head")
+from experiments import studies
+from prunejax.config import Experiment, UserError
 
-EXPERIMENTS = {
-    experiment.name: experiment
-    for experiment in (
-        Experiment("sup_dense", stages=("sup",)),
-        Experiment("sup_gmp", stages=("sup",), schedule="sup"),
-        Experiment("sup_one_shot", stages=("finetune",), parent="sup_dense"),
-        Experiment("scl_dense", stages=SCL, prune_head=False),
-        Experiment("scl_gmp", stages=SCL, schedule="scl", prune_head=False),
-        Experiment("scl_delayed_gmp", stages=SCL, schedule="scl_delayed", prune_head=False),
-        Experiment("scl_one_shot", stages=("finetune",), parent="scl_dense", prune_head=False),
-    )
-}
-"""By name, each dense parent before its children."""
+BUILT_IN = sorted(module.name for module in pkgutil.iter_modules(studies.__path__))
+"""The studies that need no `module:`."""
+
+
+def load_study(name: str) -> list[Experiment]:
+    """The experiments of a study, each dense parent before its children.
+
+    Args:
+        name: a module of `experiments.studies` with a function of the same name, or
+            `module:function` of a module that is found from the current directory. Importing it
+            may add entries (methods, scores, measures, ...) to the registries of the package.
+
+    Raises:
+        UserError: if it cannot be imported, or does not return experiments that fit together.
+    """
+    where = f"--study={name}"
+    function = _find(name, where)
+    try:
+        experiments = function()
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{where}: {_told(error)}") from None
+    _check(experiments, where)
+    return experiments
+
+
+def find_experiment(experiments: list[Experiment], name: str, study: str) -> Experiment:
+    """The experiment called `name`.
+
+    Raises:
+        UserError: if the study has none of that name.
+    """
+    for experiment in experiments:
+        if experiment.name == name:
+            return experiment
+    names = ", ".join(experiment.name for experiment in experiments)
+    raise UserError(f"--experiment={name}: the study {study!r} has no such one; it has: {names}")
+
+
+def _find(name: str, where: str) -> Callable[[], list[Experiment]]:
+    module_name, colon, function_name = name.partition(":")
+    if not colon:
+        module_name, function_name = f"experiments.studies.{name}", name
+    elif os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except UserError:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name is None or not module_name.startswith(error.name):
+            raise UserError(f"{where}: {_told(error)}") from None
+        raise UserError(
+            f"{where}: there is no such study; give {', '.join(BUILT_IN)}, or MODULE:FUNCTION of a "
+            "file in the current directory"
+        ) from None
+    except Exception as error:
+        raise UserError(f"{where}: {_told(error)}") from None
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise UserError(f"{where}: module {module_name!r} has no function {function_name!r}")
+    return function  # pyright: ignore[reportReturnType]
+
+
+def _told(error: Exception) -> str:
+    """An exception of a study's own code in one line, with the place that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})"
+    if isinstance(error, SyntaxError):
+        place = f" ({os.path.basename(error.filename or '?')}, line {error.lineno})"
+    text = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
+    return f"{type(error).__name__}: {text}{place}"
+
+
+def _check(experiments: list[Experiment], where: str) -> None:
+    """Refuses what is no list of experiments, or experiments that do not fit together."""
+    sound = isinstance(experiments, list) and experiments
+    if not sound or not all(isinstance(one, Experiment) for one in experiments):
+        raise UserError(f"{where}: the function must return a list of prunejax.config.Experiment")
+    known: dict[str, Experiment] = {}
+    for experiment in experiments:
+        name = experiment.name
+        if name in known:
+            raise UserError(f"{where}: two experiments are called {name!r}")
+        if not name.isidentifier():
+            raise UserError(f"{where}: {name!r} cannot be a directory; use letters, digits and _")
+        known[name] = experiment
+        if experiment.pruning is None:
+            continue
+        dense = known.get(experiment.dense or "")
+        if dense is None or dense.pruning is not None or dense.method != experiment.method:
+            raise UserError(
+                f"{where}: experiment {name!r} is pruned, and dense={experiment.dense!r} is no "
+                f"dense experiment before it that is trained by {experiment.method!r} too"
+            )
+    for experiment in experiments:
+        against = experiment.against
+        if against is not None and (against not in known or known[against].pruning is None):
+            raise UserError(
+                f"{where}: experiment {experiment.name!r} is compared with {against!r}, which is "
+                "no pruned experiment of the study"
+            )

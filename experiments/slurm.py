@@ -1,6 +1,7 @@
-"""Submits a whole study to Slurm: a job for each experiment, one-shot runs after their dense parents, then the report.
+"""Submits a whole study to Slurm: a job for each experiment, and one for the report.
 
-A job that is preempted, or meets its time limit, saves first and is queued again.
+One-shot runs come after their dense parents, the report after all. A job that is preempted, or
+meets its time limit, saves first and is queued again.
 """
 
 import os
@@ -12,8 +13,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import flags as cli
-from experiments.registry import EXPERIMENTS
-from prunejax.config import UserError
+from prunejax.config import Experiment, UserError
 
 FLAGS = flags.FLAGS
 SCRIPT = """#!/usr/bin/env bash
@@ -22,20 +22,21 @@ SCRIPT = """#!/usr/bin/env bash
 {options}
 # Task i of the array trains the i-th experiment; the one after them measures all, and reports.
 set -uo pipefail
-cd {root}
+cd {directory}
 export GLIBC_TUNABLES={tunables}
 experiments=({experiments})
 training=({training})
 shared=({shared})
 if ((SLURM_ARRAY_TASK_ID < ${{#experiments[@]}})); then
-  command=(experiments.train "--experiment=${{experiments[SLURM_ARRAY_TASK_ID]}}" "${{training[@]}}")
+  experiment=${{experiments[SLURM_ARRAY_TASK_ID]}}
+  command=(experiments.train "--experiment=$experiment" "${{training[@]}}")
 else
-  command=(experiments.evaluate)
+  command=(experiments.evaluate {study})
 fi
-srun .venv/bin/python -m "${{command[@]}}" "${{shared[@]}}"{distributed}
+srun {python} -m "${{command[@]}}" "${{shared[@]}}"{distributed}
 code=$?
 if [[ ${{command[0]}} == experiments.evaluate && $code == 0 ]]; then
-  .venv/bin/python -m experiments.report "${{shared[@]}}"
+  {python} -m experiments.report {study} "${{shared[@]}}"
   code=$?
 elif ((code == 75)); then # stopped by a signal, its work is saved
   scontrol requeue "$SLURM_JOB_ID"
@@ -46,59 +47,92 @@ exit $code
 
 def main() -> None:
     """Writes `<workdir>/slurm/study.sbatch` and submits it; with --print only shows both."""
-    for name in EXPERIMENTS:
-        cli.make_config(name)
-    from prunejax.rundir import is_remote
+    experiments = cli.study()
+    for experiment in experiments:
+        cli.make_config(experiment)
+    from prunejax.runs.directory import is_remote
 
     if is_remote(cli.workdir()):
-        raise UserError(f"--workdir={FLAGS.workdir}: Slurm's logs need a directory on a disk that all nodes share")
+        raise UserError(
+            f"--workdir={FLAGS.workdir}: Slurm's logs need a directory on a disk that all nodes "
+            "share"
+        )
     if FLAGS.gpus and FLAGS.tasks not in (None, FLAGS.gpus):
-        raise UserError(f"--tasks={FLAGS.tasks}: under Slurm each GPU, here {FLAGS.gpus} a node, needs a process")
+        raise UserError(
+            f"--tasks={FLAGS.tasks}: under Slurm each GPU, here {FLAGS.gpus} a node, "
+            "needs a process"
+        )
     path = Path(cli.workdir().resolve()) / "slurm" / "study.sbatch"
     if FLAGS.print:
-        print(script(path.parent))
-        return submit(path, lambda command: print("#", shlex.join(command)) or "JOB")
+        print(script(experiments, path.parent))
+        submit(experiments, path, _show)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(script(path.parent))
-    submit(path, sbatch)
+    path.write_text(script(experiments, path.parent))
+    submit(experiments, path, sbatch)
     print(f"submitted {path}; see squeue --me, and the logs beside it")
 
 
-def script(logs: Path) -> str:
+def _show(command: list[str]) -> str:
+    print("#", shlex.join(command))
+    return "JOB"
+
+
+def script(experiments: list[Experiment], logs: Path) -> str:
     """The batch script that all jobs of the study share."""
     tasks = FLAGS.tasks or max(1, FLAGS.gpus)  # a process a GPU, as JAX expects of Slurm
     options = {
-        **{"job-name": f"prunejax-{FLAGS.preset}", "nodes": FLAGS.nodes, "ntasks-per-node": tasks},
-        **{"gpus-per-node": FLAGS.gpus or None, "cpus-per-task": FLAGS.cpus, "time": FLAGS.time},
-        **{"partition": FLAGS.partition, "account": FLAGS.account},
-        **{"signal": f"TERM@{FLAGS.grace_s}", "output": logs / "%x-%a.log"},
+        "job-name": f"prunejax-{FLAGS.preset}",
+        "nodes": FLAGS.nodes,
+        "ntasks-per-node": tasks,
+        "gpus-per-node": FLAGS.gpus or None,
+        "cpus-per-task": FLAGS.cpus,
+        "time": FLAGS.time,
+        "partition": FLAGS.partition,
+        "account": FLAGS.account,
+        "signal": f"TERM@{FLAGS.grace_s}",
+        "output": logs / "%x-%a.log",
     }
+    lines = [f"#SBATCH --{name}={value}" for name, value in options.items() if value is not None]
     shared = [f"--workdir={logs.parent}"]
     if FLAGS.data_dir:
         shared.append(f"--data_dir={Path(FLAGS.data_dir).absolute()}")
+    python = Path(__file__).parents[1] / ".venv" / "bin" / "python"
     return SCRIPT.format(
-        options="\n".join(f"#SBATCH --{name}={value}" for name, value in options.items() if value is not None),
-        root=shlex.quote(str(Path(__file__).parents[1])),
+        options="\n".join(lines),
+        directory=shlex.quote(os.getcwd()),  # where one's own study is found
+        python=shlex.quote(str(python)),
         tunables=shlex.quote(os.environ.get("GLIBC_TUNABLES", "")),
-        experiments=" ".join(EXPERIMENTS),
+        experiments=" ".join(experiment.name for experiment in experiments),
         training=shlex.join(cli.given(*cli.CHOICES)),
+        study=shlex.quote(f"--study={FLAGS.study}"),
         shared=shlex.join(shared),
         distributed=" --distributed" if FLAGS.nodes * tasks > 1 else "",
     )
 
 
-def submit(path: Path, run: Callable[[list[str]], str]) -> None:
+def submit(experiments: list[Experiment], path: Path, run: Callable[[list[str]], str]) -> None:
     """Gives `run` each sbatch command and takes the job's number from it."""
-    names = list(EXPERIMENTS)
-    first = ",".join(str(names.index(name)) for name in names if not EXPERIMENTS[name].parent)
-    jobs = [run(["sbatch", "--parsable", f"--array={first}", str(path)])]
-    for name, experiment in EXPERIMENTS.items():
-        if experiment.parent:
-            after = f"--dependency=afterok:{jobs[0]}_{names.index(experiment.parent)}"
-            options = [f"--array={names.index(name)}", after, "--kill-on-invalid-dep=yes"]
-            jobs.append(run(["sbatch", "--parsable", *options, str(path)]))
-    options = [f"--array={len(names)}", f"--dependency=afterany:{':'.join(jobs)}"]
-    run(["sbatch", "--parsable", *options, str(path)])
+    from prunejax.methods import is_one_shot
+
+    places = {experiment.name: place for place, experiment in enumerate(experiments)}
+    first = [str(places[one.name]) for one in experiments if not is_one_shot(one)]
+    jobs = [run(["sbatch", "--parsable", f"--array={','.join(first)}", str(path)])]
+    for experiment in experiments:
+        if not is_one_shot(experiment):
+            continue
+        parent = places[str(experiment.dense)]
+        command = [
+            "sbatch",
+            "--parsable",
+            f"--array={places[experiment.name]}",
+            f"--dependency=afterok:{jobs[0]}_{parent}",
+            "--kill-on-invalid-dep=yes",
+            str(path),
+        ]
+        jobs.append(run(command))
+    dependency = f"--dependency=afterany:{':'.join(jobs)}"
+    run(["sbatch", "--parsable", f"--array={len(experiments)}", dependency, str(path)])
 
 
 def sbatch(command: list[str]) -> str:
@@ -106,13 +140,28 @@ def sbatch(command: list[str]) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True)
     except FileNotFoundError:
-        raise UserError("sbatch is not here; --print only shows, ./launch.sh hosts needs no scheduler") from None
+        raise UserError(
+            "sbatch is not here; --print only shows, ./launch.sh hosts needs no scheduler"
+        ) from None
     if done.returncode:
         raise UserError(f"sbatch refused the job: {done.stderr}")
     return done.stdout.strip().split(";")[0]
 
 
 if __name__ == "__main__":
-    EXAMPLE = "./launch.sh slurm --preset=cifar10 --workdir=/shared/runs --nodes=2 --gpus=4 --time=24:00:00"
-    OPTIONS = ("nodes", "gpus", "tasks", "cpus", "time", "grace_s", "partition", "account", "print")
+    EXAMPLE = (
+        "./launch.sh slurm --preset=cifar10 --workdir=/shared/runs --nodes=2 --gpus=4 "
+        "--time=24:00:00"
+    )
+    OPTIONS = (
+        "nodes",
+        "gpus",
+        "tasks",
+        "cpus",
+        "time",
+        "grace_s",
+        "partition",
+        "account",
+        "print",
+    )
     cli.run(main, __doc__, EXAMPLE, (*cli.CHOICES, "workdir", "data_dir", *OPTIONS))

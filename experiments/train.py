@@ -1,83 +1,80 @@
-"""Trains the population of one experiment. Run again, it resumes, or does nothing if it is finished."""
+"""Trains the population of one experiment. Run again, it resumes, or does nothing if finished."""
 
-import time
-from functools import partial
+from typing import TYPE_CHECKING
 
-import numpy as np
 from absl import flags
 
+from experiments import display
 from experiments import flags as cli
-from experiments.logs import MetricsLog, progress, require_tensorboard, tell_frozen
 from experiments.plan import print_plan
-from prunejax.config import Config, UserError, validate
+from prunejax.config import Config, UserError
+
+if TYPE_CHECKING:
+    from prunejax.data import Dataset
+    from prunejax.training.population import Progress
 
 FLAGS = flags.FLAGS
 
 
 def main() -> None:
     """The experiment that the flags name."""
-    config = cli.make_config(FLAGS.experiment)
+    config = cli.make_config(cli.chosen_experiment())
     train(config, cli.load_data(config.data))
 
 
-def train(config: Config, dataset) -> float | None:  # noqa: ANN001
-    """Trains `config` to its end in its directory under the work directory; with --dry_run only says the seconds."""
-    from prunejax import checkpoint, hosts, population, programs, rundir
+def train(config: Config, dataset: "Dataset") -> float | None:
+    """Trains one experiment to its end, under the work directory.
 
-    num_train = len(dataset.train_labels)
-    validate(config, num_train, dataset.image_shape[-1])
+    Returns:
+        with --dry_run, which only prints what it would cost, the seconds.
+
+    Raises:
+        Stopped: if a signal asked to stop; all is saved.
+    """
+    from prunejax import runs
+    from prunejax.training import hosts
+
     name, run_dir = config.experiment.name, cli.workdir() / config.experiment.name
-    who, steps = population.members(config), population.stage_steps(config, num_train)
-    total = sum(steps.values())
     if FLAGS.tensorboard:
-        require_tensorboard()
+        display.require_tensorboard()
     if FLAGS.dry_run:
-        return print_plan(config, who, dataset)
+        return print_plan(config, dataset)
     if FLAGS.devices:
-        raise UserError("--devices only extrapolates with --dry_run; training uses every device it finds")
-    before = hosts.together(lambda: checkpoint.newest(run_dir) if rundir.check_run(run_dir, config, dataset) else None)
-    hosts.require_same("the newest checkpoint", repr(before and (before.step, before.damaged)))
-    done, state = (before.step, before.state) if before else (0, None)
-    if done == total:
-        return print(f"{name}: finished before, all {total} steps; nothing to do")
-    if config.experiment.parent and not done:
-        state = hosts.together(lambda: checkpoint.load_parent(config, cli.workdir(), who, dataset.checksum))
-    shapes = programs.state_shapes(config, checkpoint.stage_of(steps, done), len(who), *dataset.shapes)
-    images = {stage: config.stage(stage).epochs * num_train * len(who) for stage in steps}
+        raise UserError(
+            "--devices only extrapolates with --dry_run; training uses every device it finds"
+        )
+    start = runs.begin(config, dataset, run_dir)
+    total = start.total_steps
+    if start.done == total:
+        print(f"{name}: finished before, all {total} steps; nothing to do")
+        return None
+    if start.done:
+        print(f"{name}: resuming at step {start.done} of {total}")
+    print_frozen = display.make_frozen_notice(start)
     with (
         cli.stop_signals() as asked_to_stop,
-        rundir.open_run(run_dir, config, dataset, steps, shapes),
-        checkpoint.open_manager(run_dir, config, done, before.damaged if before else ()) as manager,
-        hosts.together(lambda: MetricsLog(run_dir, done, who.sparsities, FLAGS.tensorboard)) as log,
-        progress(name, images, steps, done) as on_step,
+        display.training_bar(start) as on_step,
+        display.tensorboard(start, FLAGS.tensorboard) as write_events,
     ):
-        if done:
-            print(f"{name}: resuming at step {done} of {total}")
-        saved, saved_at = done, time.monotonic()
-        frozen = np.asarray(state.frozen_at) >= 0 if state else np.zeros(len(who), bool)
 
-        def is_late() -> bool:
-            return time.monotonic() - saved_at > 60 * config.checkpoint.every_minutes
+        def on_report(progress: "Progress") -> None:
+            print_frozen(progress)
+            write_events(progress)
 
-        def report_now() -> bool:  # several processes wait for the next report, at which they agree
-            return hosts.alone() and (asked_to_stop() or is_late())
-
-        for now in population.fit(config, who, dataset, state, done, on_step, report_now):
-            hosts.together(partial(log.write, now))
-            frozen = tell_frozen(config, who, now, frozen)
-            asked, late = hosts.any_of(asked_to_stop()), hosts.any_of(is_late())
-            stop = asked and now.step < total
-            if now.ends_stage or stop or late or now.step - saved >= config.checkpoint.every_steps:
-                checkpoint.save(manager, config, now.step, now.arrays)
-                saved, saved_at = now.step, time.monotonic()
-            if stop:
-                raise cli.Stopped(f"{name}: stopped at step {now.step} of {total}, saved; run it again to go on")
-    excluded = f"; {frozen.sum()} of them excluded" if frozen.any() else ""
-    print(f"{name}: trained {len(who)} models for {total} steps{excluded}; checkpoint in {run_dir}")
-    if hosts.any_of(asked_to_stop()):
+        outcome = runs.train(start, on_step, on_report, asked_to_stop)
+        stopped = hosts.any_of(asked_to_stop())
+    if not outcome.finished:
+        raise cli.Stopped(
+            f"{name}: stopped at step {outcome.step} of {total}, saved; run it again to go on"
+        )
+    count, excluded = len(start.members), int(outcome.frozen.sum())
+    note = f"; {excluded} of them excluded" if excluded else ""
+    print(f"{name}: trained {count} models for {total} steps{note}; checkpoint in {run_dir}")
+    if stopped:
         raise cli.Stopped(f"{name}: finished; stopped after it")
+    return None
 
 
 if __name__ == "__main__":
-    EXAMPLE = "python -m experiments.train --preset=digits --experiment=scl_gmp --workdir=runs/digits"
+    EXAMPLE = "python -m experiments.train --preset=digits --experiment=scl_gmp"
     cli.run(main, __doc__, EXAMPLE, ("experiment", *cli.TRAINING))

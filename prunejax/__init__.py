@@ -1,25 +1,40 @@
-"""What does magnitude pruning destroy in a network trained with a supervised contrastive loss?
+"""What does pruning destroy in a network trained one way, compared with another, and when?
 
-A purely functional JAX/Flax reimplementation of Corti et al., "Studying the impact of magnitude pruning on
-contrastive learning methods". The modules are rooms in one line: data flows, and imports run, only down this list.
+Populations of networks (seeds x sparsities) are trained, pruned, measured and compared in JAX. It
+began as a reimplementation of Corti et al., "Studying the impact of magnitude pruning on
+contrastive learning methods". `ROOMS` is the house: imports run only down this list, and so does
+the data. The names of `PUBLIC` modules are short ways to what users call.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prunejax.runs import load_population, run
 
 ROOMS = (
-    *("types", "config", "data", "augment", "conv", "norm", "models", "losses", "prune", "optim", "train"),
-    *("hosts", "devices", "programs", "population", "rundir", "checkpoint", "metrics", "neighbors", "evaluate"),
-    *("tables", "uncertainty", "figures", "report"),
+    "types",
+    "config",
+    "registry",
+    "data",
+    "nn",
+    "methods",
+    "pruning",
+    "training",
+    "runs",
+    "measures",
+    "report",
 )
-__all__ = [*ROOMS, "load_population"]
-__version__ = "0.1.0"
+PUBLIC = ("losses", "prune", "metrics", "neighbors", "models")
+"""Modules that only re-export functions of several rooms."""
+__all__ = ["PUBLIC", "ROOMS", "load_population", "run"]
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
-    """Imports a room on first use, so that `--help` need not wait for JAX."""
-    if name == "load_population":
-        return importlib.import_module("prunejax.checkpoint").load_population
-    if name in ROOMS:
+    """Imports on first use, so that `--help` need not wait for JAX."""
+    if name in ("run", "load_population"):
+        return getattr(importlib.import_module("prunejax.runs"), name)
+    if name in (*ROOMS, *PUBLIC):
         return importlib.import_module(f"prunejax.{name}")
     raise AttributeError(f"module 'prunejax' has no attribute {name!r}")

@@ -1,4 +1,7 @@
-"""gcp-storage-emulator with the header of an object's generation, which TensorStore needs; the argument is the port."""
+"""gcp-storage-emulator with the header of an object's generation, which TensorStore needs.
+
+The argument is the port.
+"""
 
 import contextlib
 import sys
@@ -8,10 +11,13 @@ from gcp_storage_emulator import server
 from gcp_storage_emulator.exceptions import NotFound
 from gcp_storage_emulator.handlers import objects
 
-LOCK, plain = threading.RLock(), objects.download
+LOCK = threading.RLock()
+plain = objects.download
 
 
 def in_turn(handler):
+    """`handler`, of which no two calls run at once: the storage is no database."""
+
     def handle(*arguments, **keywords):
         with LOCK:
             return handler(*arguments, **keywords)
@@ -20,6 +26,7 @@ def in_turn(handler):
 
 
 def download(request, response, storage, *arguments, **keywords):
+    """The emulator's own, and the header."""
     with contextlib.suppress(NotFound):
         found = storage.get_file_obj(request.params["bucket_name"], request.params["object_id"])
         response["x-goog-generation"] = found["generation"]
@@ -28,6 +35,8 @@ def download(request, response, storage, *arguments, **keywords):
 
 objects.download = download  # which other handlers call
 for _, methods in server.HANDLERS:
-    handlers = {method: download if handler is plain else handler for method, handler in methods.items()}
-    methods.update({method: in_turn(handler) for method, handler in handlers.items()})
-server.create_server("127.0.0.1", int(sys.argv[1]), in_memory=True, default_bucket="bucket").run()
+    for method, handler in methods.items():
+        chosen = download if handler is plain else handler
+        methods[method] = in_turn(chosen)
+port = int(sys.argv[1])
+server.create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket").run()

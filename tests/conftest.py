@@ -8,9 +8,11 @@ import jax
 import pytest
 
 from experiments.presets import PRESETS
-from experiments.registry import EXPERIMENTS
+from experiments.studies.paper import paper
 from prunejax import data
 from prunejax.config import Config, LearningRate, Schedule
+
+EXPERIMENTS = {experiment.name: experiment for experiment in paper()}
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 if "JAX_NUM_CPU_DEVICES" not in os.environ:
@@ -22,40 +24,46 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 @pytest.fixture(scope="session")
 def dataset() -> data.Dataset:
     """100 digits to train on, so that batches of 32 leave a last one of 4, and 60 to test on."""
-    return data.load(dataclasses.replace(PRESETS["digits"].data, train_examples=100, test_examples=60))
+    digits = PRESETS["digits"].data
+    return data.load(dataclasses.replace(digits, train_examples=100, test_examples=60))
 
 
 @pytest.fixture(scope="session")
 def make_config():
-    """`make_config(experiment, **fields)`: two seeds, two epochs of four steps, pruned at steps 1, 3, 5 and 6."""
+    """`make_config(experiment, **fields)`: two seeds, two epochs of four steps.
+
+    Pruned at steps 1, 3, 5 and 6.
+    """
 
     def make(experiment: str, **fields) -> Config:
         digits = PRESETS["digits"]
-        stages = {
-            name: dataclasses.replace(getattr(digits, name), epochs=2, batch_size=32, learning_rate=LearningRate(0.05))
-            for name in ("sup", "scl", "head", "finetune")
+        changes = {
+            "experiment": EXPERIMENTS[experiment],
+            "models": 2,
+            "sparsities": (0.5, 0.9),
+            "data": dataclasses.replace(digits.data, train_examples=100, test_examples=60),
+            "log_every_steps": 3,
         }
-        schedules = {name: Schedule(1, 6, 2) for name in ("sup", "scl", "scl_delayed")}
-        return dataclasses.replace(
-            digits,
-            **{
-                "experiment": EXPERIMENTS[experiment],
-                "models": 2,
-                "sparsities": (0.5, 0.9),
-                "data": dataclasses.replace(digits.data, train_examples=100, test_examples=60),
-                "prune": dataclasses.replace(digits.prune, **schedules),
-                "log_every_steps": 3,
-                **stages,
-                **fields,
-            },
+        for name in ("sup", "scl", "head", "finetune"):
+            stage = getattr(digits, name)
+            changes[name] = dataclasses.replace(
+                stage, epochs=2, batch_size=32, learning_rate=LearningRate(0.05)
+            )
+        schedule = Schedule(1, 6, 2)
+        changes["prune"] = dataclasses.replace(
+            digits.prune, sup=schedule, scl=schedule, scl_delayed=schedule
         )
+        return dataclasses.replace(digits, **(changes | fields))
 
     return make
 
 
 @pytest.fixture(scope="session")
 def cifar10_dir() -> Path:
-    """Where CIFAR-10 is prepared, if it is: PRUNEJAX_TFDS_DIR, or the shared copy beside a development checkout."""
+    """Where CIFAR-10 is prepared, if it is.
+
+    PRUNEJAX_TFDS_DIR, or the shared copy beside a development checkout.
+    """
     root = Path(__file__).parents[1]
     candidates = [root.parent / "shared" / "data" / "tfds"]
     if named := os.environ.get("PRUNEJAX_TFDS_DIR"):
@@ -67,4 +75,6 @@ def cifar10_dir() -> Path:
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=10, help="how often a training process is killed in the test of it")
+    parser.addoption(
+        "--kills", type=int, default=10, help="how often a training process is killed in a test"
+    )

@@ -1,4 +1,8 @@
-"""Answers commands in forks of a process that has imported everything: each in a process of its own, but quickly."""
+"""Answers commands in forks of a process that has imported everything.
+
+Each runs in a process of its own, but quickly. A line of the standard input is the JSON list of a
+script and its arguments; a line of the output that of its exit code, its output and its errors.
+"""
 
 import importlib
 import json
@@ -10,12 +14,20 @@ import traceback
 import warnings
 
 warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called")
-for module in ("experiments.study", "prunejax.checkpoint", "prunejax.evaluate", "prunejax.report", "sklearn.datasets"):
+MODULES = (
+    "experiments.study",
+    "experiments.studies.paper",
+    "prunejax.runs",
+    "prunejax.measures.evaluation",
+    "prunejax.report.page",
+    "sklearn.datasets",
+)
+for module in MODULES:
     importlib.import_module(module)
 
 
 def answer(script, arguments):
-    """Runs in the fork, to its end."""
+    """Runs in the fork, to its end; returns the exit code."""
     sys.argv = [script, *arguments]
     sys.modules.pop(f"experiments.{script}", None)  # it is run, not imported
     try:
@@ -28,18 +40,24 @@ def answer(script, arguments):
     return 0
 
 
+def run_in_fork(script, arguments, out, err):
+    """Returns the exit code; `out` and `err` are the files that the fork prints into."""
+    child = os.fork()
+    if child == 0:
+        os.dup2(out.fileno(), 1)
+        os.dup2(err.fileno(), 2)
+        code = answer(script, arguments)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
 for line in sys.stdin:
     script, *arguments = json.loads(line)
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        child = os.fork()
-        if not child:
-            os.dup2(out.fileno(), 1)
-            os.dup2(err.fileno(), 2)
-            code = answer(script, arguments)
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        code = run_in_fork(script, arguments, out, err)
         out.seek(0)
         err.seek(0)
         print(json.dumps([code, out.read(), err.read()]), flush=True)

@@ -15,7 +15,7 @@ from test_checkpoint import files, run
 from test_commands import ROOT
 
 from experiments.presets import PRESETS
-from prunejax import evaluate
+from prunejax.measures import evaluate
 
 FUZZ = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": list(HealthCheck)}
 
@@ -135,7 +135,7 @@ def study(make_config, dataset, tmp_path_factory):
     """A finished and measured run."""
     workdir = tmp_path_factory.mktemp("fuzz") / "runs"
     trained = run(make_config("sup_dense"), dataset, workdir)
-    evaluate.save(evaluate.evaluate(trained, dataset), workdir / "sup_dense/measures.npz")
+    evaluate(trained, dataset, workdir / "sup_dense")
     (workdir / "sup_dense/metrics.jsonl").write_text('{"stage": "sup", "step": 8, "loss": [1.0, 1.0]}\n')
     return workdir
 
@@ -187,7 +187,7 @@ def test_files(ask, study):
 
     @settings(max_examples=250, **FUZZ)
     @given(
-        name=st.sampled_from(["config.json", "provenance.json", "measures.npz"]),
+        name=st.sampled_from(["config.json", "provenance.json", "measures/predictions.npz"]),
         harmed=HARMS,
         script=st.sampled_from(["evaluate", "report"]),
     )

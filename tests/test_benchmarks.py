@@ -1,18 +1,31 @@
 """The benchmarks' own machinery; what they measure is in `benchmarks/results`."""
 
+import dataclasses
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import suites
+from benchmarks.contestants import find
 from benchmarks.duel import Contestant, duel
-from benchmarks.profiled import operation_scopes
+from benchmarks.profiled import Event, operation_scopes, part_milliseconds
+from benchmarks.spec import Spec
+from benchmarks.steps import make_plain, rehearse
+from prunejax.nn import norm, wideresnet
 
 ROOT = Path(__file__).parents[1]
+TINY = Spec(depth=10, widen=1, size=8, batch=4)
 
 
 def test_a_suite_writes_its_rows_as_json_and_markdown(tmp_path):
-    command = [sys.executable, "-m", "benchmarks.run", "--suite=prune", "--repeats=2", f"--out={tmp_path}"]
+    command = [sys.executable, "-m", "benchmarks.run", "--suite=prune", "--repeats=2"]
+    command.append(f"--out={tmp_path}")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "prune.json").read_text())
@@ -24,23 +37,98 @@ def test_a_suite_writes_its_rows_as_json_and_markdown(tmp_path):
 
 
 def test_a_contestant_that_fails_or_takes_too_long_is_out_and_named():
-    good = Contestant("good", [{"contestant": "knn", "steps": 1}])
-    unknown = Contestant("unknown", [{"contestant": "nobody", "steps": 1}])
-    slow = Contestant("slow", [{"contestant": "knn", "steps": 10**6}])
+    good = Contestant("good", [Spec("parts.knn")])
+    unknown = Contestant("unknown", [Spec("parts.nobody")])
+    slow = Contestant("slow", [Spec("parts.knn", steps=10**6)])
     duel([good, unknown], repeats=2, limit=200)
     duel([slow], repeats=2, limit=2)
     assert len(good.seconds) == 2
     assert good.peak_bytes > 2**20
     assert "nobody" in unknown.trouble
     assert slow.trouble == "not done in 6 s"
-    assert all(process.poll() is not None for one in (good, unknown, slow) for process in one.processes)
+    for contestant in (good, unknown, slow):
+        assert all(process.poll() is not None for process in contestant.processes)
+
+
+def test_every_suite_names_contestants_that_there_are(monkeypatch):
+    specs = []
+
+    def pretend(contestants, repeats, limit):
+        for contestant in contestants:
+            contestant.seconds.append(1.0)
+            specs.extend(contestant.specs)
+
+    monkeypatch.setattr(suites, "duel", pretend)
+    options = suites.Options(
+        models=(1, 2),
+        networks="8x8",
+        contestants="",
+        batch=4,
+        dtype="float32",
+        repeats=1,
+        limit_s=1.0,
+    )
+    for name, suite in suites.SUITES.items():
+        if name != "step":  # which has no contestants
+            assert suite(options)
+    for spec in specs:
+        assert Spec.from_json(spec.to_json()) == spec
+    for contestant in {spec.contestant for spec in specs}:
+        if suites.has_pytorch() or not contestant.startswith("pytorch."):
+            assert callable(find(contestant))
+
+
+@pytest.fixture
+def make_plain_once(monkeypatch):
+    """As `make_plain`; the normalisation that it replaces is put back after the test."""
+    monkeypatch.setattr(wideresnet, "BatchNorm", wideresnet.BatchNorm)
+    return make_plain
+
+
+def test_a_plain_step_has_nothing_of_ours(make_plain_once):
+    plain = make_plain_once(TINY)
+    modules = set()
+
+    def remember(function, args, kwargs, context):
+        modules.add(type(context.module))
+        return function(*args, **kwargs)
+
+    with nn.intercept_methods(remember):
+        state = jax.eval_shape(plain.init, 0)
+        jaxpr = jax.make_jaxpr(plain.step)(state, 0, plain.data)
+    assert nn.BatchNorm in modules
+    assert norm.BatchNorm not in modules
+    assert "custom_vmap" not in str(jaxpr)
+
+
+@pytest.mark.parametrize("stage", ["sup", "scl"])
+def test_a_plain_step_computes_what_ours_does(make_plain_once, stage):
+    spec = dataclasses.replace(TINY, stage=stage)
+    calls = rehearse(spec).calls
+    ours = [next(calls)["loss"][0], next(calls)["loss"][0]]
+
+    plain = make_plain_once(spec)
+    step = jax.jit(plain.step)
+    state, first = step(jax.jit(plain.init)(0), 0, plain.data)
+    state, second = step(state, 0, plain.data)
+    np.testing.assert_allclose([first["loss"], second["loss"]], ours, rtol=1e-4)
 
 
 def test_an_operation_without_a_scope_has_that_of_its_user():
     text = """
       %x = f32[2]{0} parameter(0)
       %copy.1 = f32[2]{0} copy(%x)
-      ROOT %convolution.1 = f32[2]{0} convolution(%copy.1, %x), metadata={op_name="jit(f)/kernel_gradient/conv"}
+      ROOT %conv.1 = f32[2]{0} convolution(%copy.1, %x), metadata={op_name="jit(f)/gradient/conv"}
     """
     scopes = operation_scopes(text)
-    assert scopes["copy.1"] == scopes["convolution.1"] == "jit(f)/kernel_gradient/conv"
+    assert scopes["copy.1"] == scopes["conv.1"] == "jit(f)/gradient/conv"
+
+
+def test_the_time_of_an_operation_is_of_the_first_part_that_its_name_or_scope_has():
+    scopes = {"fusion.1": "jit(f)/update_masks/cond", "add.2": "jit(f)/add"}
+    events = [Event("fusion.1", 1.0), Event("fusion.1", 2.0), Event("add.2", 4.0)]
+    events.append(Event("of another program", 8.0))
+    assert part_milliseconds(events, scopes) == {
+        "mask update": 3.0,
+        "other: residual sums, pooling, head, loss": 4.0,
+    }

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import EXPERIMENTS
 
 from experiments.presets import PRESETS
-from experiments.registry import EXPERIMENTS
-from prunejax import evaluate
+from prunejax.measures import load_measures
 from prunejax.config import to_json
 
 ROOT = Path(__file__).parents[1]
@@ -69,19 +69,19 @@ def test_help_explains_every_flag_without_loading_jax(script):
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [
-        ("train", ["--preset=digits", "--experiment=supp"], "value should be one of"),
+        ("train", ["--preset=digits", "--experiment=supp"], "has no such one; it has: sup_dense"),
         ("train", ["--preset=mnist", "--experiment=sup_dense"], "value should be one of"),
         ("train", ["--preset=digits"], "--experiment"),
         ("train", ["--preset=digits", "--experiment=sup_dense", "--modles=3"], "Unknown command line flag"),
         ("train", ["--preset=digits", "--experiment=sup_dense", "sup_gmp"], "unknown argument 'sup_gmp'"),
         ("train", ["--preset=digits", "--experiment=sup_dense", "--set=optim.momentun=1"], "did you mean 'momentum'"),
-        ("train", ["--preset=digits", "--experiment=sup_dense", "--models=0"], "models is 0"),
+        ("train", ["--preset=digits", "--experiment=sup_dense", "--models=0"], "models is 0; it must be above 0"),
         ("train", ["--preset=digits", "--experiment=sup_dense", "--models=two"], "--models"),
-        ("train", ["--preset=digits", "--experiment=sup_gmp", "--sparsities=0.5,1"], "outside [0, 1)"),
+        ("train", ["--preset=digits", "--experiment=sup_gmp", "--sparsities=0.5,1"], "must be below 1"),
         ("train", ["--preset=digits", "--experiment=sup_gmp", "--sparsities=half"], "numbers separated by commas"),
-        ("train", ["--preset=digits", "--experiment=sup_dense", "--sparsities=1.5"], "outside [0, 1)"),
+        ("train", ["--preset=digits", "--experiment=sup_dense", "--sparsities=1.5"], "must be below 1"),
         ("train", ["--preset=digits", "--experiment=sup_dense", "--set=experiment.name=../x"], "--set cannot change"),
-        ("train", ["--preset=digits", "--experiment=sup_dense", "--set=experiment.stages=scl"], "--set cannot change"),
+        ("train", ["--preset=digits", "--experiment=sup_dense", "--set=experiment.method=supcon"], "--set cannot change"),
         ("train", ["--preset=digits", "--experiment=sup_gmp", "--set=sup.epochs=1"], "beyond stage 'sup'"),
         ("train", ["--preset=digits", "--experiment=sup_one_shot"], "is missing; train it first"),
         ("train", ["--preset=cifar10", "--experiment=sup_dense", "--data_dir=absent"], "No such file or directory"),
@@ -153,9 +153,10 @@ def test_a_study_trains_measures_and_reports_everything_and_then_does_nothing(tm
     page = (tmp_path / "report" / "report.html").read_text()
     assert "not run" not in page
     assert 'id="figure_6"' in page
-    measures = evaluate.load(tmp_path / "scl_one_shot" / "measures.npz")
+    measures = load_measures(tmp_path / "scl_one_shot")
     assert measures.predictions.shape == (2, 50)
-    assert measures.depth.all()
+    assert measures.values("depth").all()
+    assert not measures.failures
     assert list((tmp_path / "sup_dense" / "tensorboard").glob("events*"))
 
     again = call("study", f"--workdir={tmp_path}", *TINY)
@@ -172,10 +173,10 @@ def test_a_study_trains_measures_and_reports_everything_and_then_does_nothing(tm
 
     fewer = call("evaluate", f"--workdir={tmp_path}", "--set=measure.probe_models=1")
     assert fewer.returncode == 0, fewer.stderr
-    assert evaluate.load(tmp_path / "scl_one_shot" / "measures.npz").depth.any(1).tolist() == [True, False]
+    assert load_measures(tmp_path / "scl_one_shot").values("depth").any(1).tolist() == [True, False]
     shutil.rmtree(tmp_path / "scl_gmp" / "checkpoints")
     (tmp_path / "scl_gmp" / "checkpoints").mkdir()
-    (tmp_path / "scl_gmp" / "measures.npz").unlink()
+    shutil.rmtree(tmp_path / "scl_gmp" / "measures")
     partly = call("evaluate", f"--workdir={tmp_path}", "--set=measure.probe_models=1")
     assert partly.returncode == 0
     assert "skipped scl_gmp: " in partly.stderr

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 from prunejax import data
 from prunejax.config import Data, UserError
+from prunejax.data.entry import source_of
 
 
 def test_digits_are_a_fixed_stratified_split_of_all_1797_images():
@@ -25,9 +27,10 @@ def test_digits_are_a_fixed_stratified_split_of_all_1797_images():
 
 
 def test_a_subset_is_balanced_fixed_by_its_seed_and_changes_the_checksum():
-    one, same, other = (
-        data.load(Data("digits", train_examples=105, test_examples=20, subset_seed=seed)) for seed in (0, 0, 1)
-    )
+    few = Data("digits", train_examples=105, test_examples=20)
+    one = data.load(few)
+    same = data.load(few)
+    other = data.load(dataclasses.replace(few, subset_seed=1))
     assert sorted(np.bincount(one.train_labels)) == [10] * 5 + [11] * 5
     assert one.checksum == same.checksum != other.checksum
     everything = data.load(Data("digits"))
@@ -67,45 +70,99 @@ def test_a_set_that_is_not_prepared_is_refused_with_the_command_that_prepares_it
     assert command in str(refused.value)
 
 
+def test_a_misspelt_set_is_answered_with_the_nearest_name(tmp_path):
+    """Neither is called damaged, nor is it to be prepared."""
+    (tmp_path / "toy").mkdir()
+    misspelt = {
+        "fashion-mnist": "fashion_mnist",
+        "CIFAR-10": "cifar10",
+        "digit": "digits",
+        "toyy": "toy",
+    }
+    for name, meant in misspelt.items():
+        with pytest.raises(UserError) as refused:
+            data.load(Data(name), str(tmp_path))
+        message = str(refused.value)
+        assert message.startswith(
+            f"data.name is {name!r}: no such data set, did you mean {meant!r}?"
+        )
+        assert "prepare" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cifar10_corrupted/brightnes_1", "did you mean 'cifar10_corrupted/brightness_1'"),
+        ("cifar10:9.9.9", "did you mean 'cifar10:3.0.2'"),
+    ],
+)
+def test_a_configuration_that_does_not_exist_is_not_called_damaged(tmp_path, name, message):
+    with pytest.raises(UserError, match=message) as refused:
+        data.load(Data(name), str(tmp_path))
+    assert "prepare" not in str(refused.value)
+
+
+def test_one_source_handles_a_name_and_tfds_all_others():
+    assert source_of("digits").name == "digits"
+    assert source_of("path/to/mine.npz").name == "arrays"
+    assert source_of("cifar10").name == source_of("arrays").name == source_of("").name == "tfds"
+
+
+def test_a_source_of_ones_own_is_loaded_before_tfds(monkeypatch):
+    monkeypatch.setattr(data.SOURCES, "_entries", dict(data.SOURCES._entries))
+    monkeypatch.setattr(data.SOURCES, "_added_in", dict(data.SOURCES._added_in))
+    digits = data.load(Data("digits"))
+
+    def load_inverted(name, data_dir):
+        assert (name, data_dir) == ("inverted", "somewhere")
+        return dataclasses.replace(digits, name=name, train_images=255 - digits.train_images)
+
+    data.SOURCES.add(data.Source("inverted", lambda name: name == "inverted", load_inverted))
+    inverted = data.load(Data("inverted", train_examples=20), "somewhere")
+    assert inverted.name == "inverted"
+    assert inverted.train_images.shape == (20, 8, 8, 1)
+    with pytest.raises(UserError, match="did you mean 'inverted'"):
+        data.load(Data("inverte"))
+
+
 def write_metadata(root, features, splits=("train", "test"), count=0):
-    """The files that TFDS leaves beside a prepared set, without its records; returns their directory."""
+    """The files that TFDS leaves beside a prepared set, without its records; their directory."""
     directory = root / "toy" / "1.0.0"
     directory.mkdir(parents=True)
     module = "tensorflow_datasets.core.features"
-    (directory / "features.json").write_text(
-        json.dumps(
+    written = {}
+    for name, (python_class, settings) in features.items():
+        written[name] = {"pythonClassName": f"{module}.{python_class}", **settings}
+    features_json = {
+        "pythonClassName": f"{module}.features_dict.FeaturesDict",
+        "featuresDict": {"features": written},
+    }
+    (directory / "features.json").write_text(json.dumps(features_json))
+    info = {
+        "name": "toy",
+        "version": "1.0.0",
+        "fileFormat": "array_record",
+        "moduleName": "toy",
+        "splits": [],
+    }
+    for split in splits:
+        info["splits"].append(
             {
-                "pythonClassName": f"{module}.features_dict.FeaturesDict",
-                "featuresDict": {
-                    "features": {k: {"pythonClassName": f"{module}.{c}", **v} for k, (c, v) in features.items()}
-                },
+                "name": split,
+                "shardLengths": [str(count)],
+                "numBytes": "0",
+                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
             }
         )
-    )
-    (directory / "dataset_info.json").write_text(
-        json.dumps(
-            {
-                "name": "toy",
-                "version": "1.0.0",
-                "fileFormat": "array_record",
-                "moduleName": "toy",
-                "splits": [
-                    {
-                        "name": s,
-                        "shardLengths": [str(count)],
-                        "numBytes": "0",
-                        "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-                    }
-                    for s in splits
-                ],
-            }
-        )
-    )
+    (directory / "dataset_info.json").write_text(json.dumps(info))
     return directory
 
 
 TEXT = ("text_feature.Text", {"text": {}})
-IMAGE = ("image_feature.Image", {"image": {"shape": {"dimensions": ["2", "2", "3"]}, "dtype": "uint8"}})
+IMAGE = (
+    "image_feature.Image",
+    {"image": {"shape": {"dimensions": ["2", "2", "3"]}, "dtype": "uint8"}},
+)
 LABEL = ("class_label_feature.ClassLabel", {"classLabel": {"numClasses": "2"}})
 
 
@@ -126,29 +183,51 @@ def test_a_set_that_is_no_image_classification_is_refused(tmp_path, features, sp
 def field(number, content):
     """A length-delimited field of a protocol buffer."""
     size = len(content)
-    return bytes([number << 3 | 2, *([size | 128, size >> 7] if size > 127 else [size])]) + content
+    length = [size | 128, size >> 7] if size > 127 else [size]
+    return bytes([number << 3 | 2, *length]) + content
+
+
+def varint(number):
+    """An integer of a protocol buffer: seven bits a byte, a negative one as 64 bits."""
+    number %= 2**64
+    groups = []
+    while number > 127:
+        groups.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*groups, number])
 
 
 def example(image, label):
-    """A `tf.train.Example`: features 1: map 1 of name 1 to value 2, which holds bytes 1 or integers 3."""
+    """A `tf.train.Example`: features 1: map 1 of name 1 to value 2: bytes 1 or integers 3."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG")
-    label = field(3, field(1, bytes([label])))
-    pairs = {b"image": field(1, field(1, buffer.getvalue())), b"label": label}
-    return field(1, b"".join(field(1, field(1, name) + field(2, value)) for name, value in pairs.items()))
+    values = {
+        b"image": field(1, field(1, buffer.getvalue())),
+        b"label": field(3, field(1, varint(label))),
+    }
+    pairs = [field(1, field(1, name) + field(2, value)) for name, value in values.items()]
+    return field(1, b"".join(pairs))
 
 
-def write_records(directory, records):
-    for split in ("train", "test"):
-        writer = ArrayRecordWriter(str(directory / f"toy-{split}.array_record-00000-of-00001"), "group_size:1")
+def write_records(directory, records, splits=("train", "test")):
+    for split in splits:
+        path = directory / f"toy-{split}.array_record-00000-of-00001"
+        writer = ArrayRecordWriter(str(path), "group_size:1")
         for record in records:
             writer.write(record)
         writer.close()
 
 
-SQUARE, WIDE = np.zeros((2, 2, 3), np.uint8), np.zeros((2, 3, 3), np.uint8)
-ANY_SIZE = ("image_feature.Image", {"image": {"shape": {"dimensions": ["-1", "-1", "3"]}, "dtype": "uint8"}})
-FLOAT = ("image_feature.Image", {"image": {"shape": {"dimensions": ["2", "2", "1"]}, "dtype": "float32"}})
+SQUARE = np.zeros((2, 2, 3), np.uint8)
+WIDE = np.zeros((2, 3, 3), np.uint8)
+ANY_SIZE = (
+    "image_feature.Image",
+    {"image": {"shape": {"dimensions": ["-1", "-1", "3"]}, "dtype": "uint8"}},
+)
+FLOAT = (
+    "image_feature.Image",
+    {"image": {"shape": {"dimensions": ["2", "2", "1"]}, "dtype": "float32"}},
+)
 
 
 @pytest.mark.parametrize(
@@ -161,14 +240,26 @@ FLOAT = ("image_feature.Image", {"image": {"shape": {"dimensions": ["2", "2", "1
         ),
         (IMAGE, [example(SQUARE, 0), example(SQUARE, 1)[:-3]], "example 1 of train cannot be read"),
         (IMAGE, [b"", b""], "example 0 of train cannot be read"),
-        (ANY_SIZE, [example(SQUARE, 0), example(WIDE, 1)], "needs images of one size and type uint8"),
+        (
+            ANY_SIZE,
+            [example(SQUARE, 0), example(WIDE, 1)],
+            "needs images of one size and type uint8",
+        ),
         (FLOAT, [example(SQUARE, 0), example(SQUARE, 1)], "train(: needs images| cannot be read)"),
         (IMAGE, [], "train(: needs images| cannot be read)"),
+        (
+            IMAGE,
+            [example(SQUARE, 0), example(SQUARE, -1)],
+            "1 labels of train lie outside the 2 classes, first example 1's, -1",
+        ),
     ],
 )
-def test_records_that_cannot_be_classified_are_refused(tmp_path, monkeypatch, image, records, message):
+def test_records_that_cannot_be_classified_are_refused(
+    tmp_path, monkeypatch, image, records, message
+):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    write_records(write_metadata(tmp_path, {"image": image, "label": LABEL}, count=len(records)), records)
+    features = {"image": image, "label": LABEL}
+    write_records(write_metadata(tmp_path, features, count=len(records)), records)
     with pytest.raises(UserError, match=message):
         data.load(Data("toy"), str(tmp_path))
     assert not (tmp_path / "cache").exists()
@@ -190,20 +281,60 @@ def test_whole_records_are_read_and_damaged_files_refused(tmp_path, monkeypatch)
         path.write_bytes(content)
 
 
+LABELLED = [example(SQUARE, 0), example(SQUARE + 9, 1)]
+WITHOUT_LABELS = [example(SQUARE, -1), example(SQUARE, -1)]
+
+
+def test_a_test_split_without_labels_is_replaced_by_the_validation_split(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    splits = ("train", "test", "validation")
+    directory = write_metadata(tmp_path, {"image": IMAGE, "label": LABEL}, splits, count=2)
+    write_records(directory, LABELLED, ("train",))
+    write_records(directory, WITHOUT_LABELS, ("test",))
+    write_records(directory, LABELLED[::-1], ("validation",))
+    toy = data.load(Data("toy"), str(tmp_path))
+    assert toy.test_labels.tolist() == [1, 0]
+    assert toy.test_images[:, 0, 0, 0].tolist() == [9, 0]
+    again = data.load(Data("toy"), str(tmp_path))
+    assert again.checksum == toy.checksum
+
+
+@pytest.mark.parametrize(
+    ("unlabelled", "splits", "message"),
+    [
+        ("test", ("train", "test"), "toy has no labels in test"),
+        ("train", ("train", "test"), "toy has no labels in train"),
+        ("train", ("train", "validation"), "toy has no labels in train"),
+    ],
+)
+def test_a_set_without_labels_is_refused_as_such(
+    tmp_path, monkeypatch, unlabelled, splits, message
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    directory = write_metadata(tmp_path, {"image": IMAGE, "label": LABEL}, splits, count=2)
+    for split in splits:
+        write_records(directory, WITHOUT_LABELS if split == unlabelled else LABELLED, (split,))
+    with pytest.raises(UserError, match=message) as refused:
+        data.load(Data("toy"), str(tmp_path))
+    assert "prepare" not in str(refused.value)
+
+
 def test_cifar10_is_read_without_tensorflow(cifar10_dir, tmp_path, monkeypatch):
     """Also from the cache, and again from the records when the cache was damaged."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setitem(__import__("sys").modules, "tensorflow", None)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
     first = data.load(Data(), str(cifar10_dir))
     assert first.train_images.shape == (50000, 32, 32, 3)
     assert first.test_images.shape == (10000, 32, 32, 3)
     assert first.class_names[:3] == ("airplane", "automobile", "bird")
     assert np.bincount(first.train_labels).tolist() == [5000] * 10
-    np.testing.assert_allclose(first.train_images.mean((0, 1, 2)) / 255, Data().mean, atol=2e-4)
-    np.testing.assert_allclose(first.train_images.std((0, 1, 2)) / 255, Data().std, atol=2e-4)
+    measured = data.with_statistics(Data(mean=None, std=None), first)
+    np.testing.assert_allclose(measured.mean, Data().mean, atol=2e-4)
+    np.testing.assert_allclose(measured.std, Data().std, atol=2e-4)
     (cached,) = (tmp_path / "prunejax" / "datasets").iterdir()
     assert data.load(Data(), str(cifar10_dir)).checksum == first.checksum
-    labels, path = np.load(cached / "test_labels.npy"), cached / "test_labels.npy"
+    path = cached / "test_labels.npy"
+    labels = np.load(path)
     for damage in (lambda: np.save(path, labels[::-1]), lambda: path.write_bytes(b"")):
         damage()
         assert data.load(Data(), str(cifar10_dir)).checksum == first.checksum

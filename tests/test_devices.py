@@ -10,7 +10,6 @@ def test_on_eight_devices():
     """The tests of `eight_devices.py`, whose names its output has."""
     tests = Path(__file__).parent / "eight_devices.py"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", str(tests)]
-    done = subprocess.run(
-        command, env=os.environ | {"JAX_NUM_CPU_DEVICES": "8"}, capture_output=True, text=True, timeout=900
-    )
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "8"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-5000:]

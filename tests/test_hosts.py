@@ -1,6 +1,7 @@
 """Several real processes over loopback, each with CPU devices of its own, train and measure as one."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from test_commands import ROOT, TINY, call, command
 
 import prunejax
-from prunejax import evaluate
+from prunejax.measures import load_measures
 
 DENSE = ["--experiment=sup_dense", *TINY]
 
@@ -74,12 +75,13 @@ def test_two_processes_train_and_measure_as_one(tmp_path, alone):
 
     codes, said = Job("evaluate", 2, workdir, []).wait()
     assert codes == [0, 0], said
-    shared = evaluate.load(workdir / "sup_dense" / "measures.npz")
-    (workdir / "sup_dense" / "measures.npz").unlink()
+    shared = load_measures(workdir / "sup_dense")
+    shutil.rmtree(workdir / "sup_dense" / "measures")
     assert call("evaluate", f"--workdir={workdir}").returncode == 0
-    whole = evaluate.load(workdir / "sup_dense" / "measures.npz")
-    for name in evaluate.ARRAYS:
-        ours, theirs = getattr(shared, name), getattr(whole, name)
+    whole = load_measures(workdir / "sup_dense")
+    assert shared.arrays.keys() == whole.arrays.keys()
+    for name, ours in shared.arrays.items():
+        theirs = whole.arrays[name]
         if ours.dtype.kind == "f":
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
         else:

@@ -18,8 +18,11 @@ from test_checkpoint import assert_equal, files, run
 from test_commands import ROOT, TINY, call, command, leaves
 
 import prunejax
-from prunejax import checkpoint, population, rundir
 from prunejax.config import Schedule, UserError, override, to_json
+from prunejax.runs import checkpoint, directory
+from prunejax.training import population
+from prunejax.training.members import members_of
+from prunejax.training.task import make_tasks
 
 
 @pytest.fixture(scope="module")
@@ -114,16 +117,16 @@ def test_a_signal_saves_and_ends_with_a_code_of_its_own(tmp_path, whole, long, n
 def test_a_second_process_is_refused_while_the_first_lives(tmp_path, make_config, dataset):
     config = make_config("sup_dense")
     run(config, dataset, tmp_path, stop_after=1)
-    run_dir, steps = tmp_path / "sup_dense", population.stage_steps(config, 100)
+    run_dir, steps = tmp_path / "sup_dense", population.stage_steps(make_tasks(config, dataset))
     before = files(tmp_path)
-    with rundir.open_run(run_dir, config, dataset, steps, ()):
+    with directory.open_run(run_dir, config, dataset, steps, ()):
         held = files(tmp_path)
         with pytest.raises(UserError, match=rf"process {os.getpid()} on .* trains this run"):
-            rundir.check_run(run_dir, config, dataset)
-        with pytest.raises(UserError, match="trains this run"), rundir.open_run(run_dir, config, dataset, steps, ()):
+            directory.check_run(run_dir, config, dataset)
+        with pytest.raises(UserError, match="trains this run"), directory.open_run(run_dir, config, dataset, steps, ()):
             pass
         assert files(tmp_path) == held
-    assert rundir.check_run(run_dir, config, dataset)
+    assert directory.check_run(run_dir, config, dataset)
     assert before.keys() == held.keys()
 
 
@@ -137,7 +140,7 @@ def test_a_lock_is_gone_with_its_process(tmp_path, long):
     process.kill()
     process.wait()
     with (workdir / "sup_gmp" / ".lock").open() as file:
-        rundir._lock(file)
+        directory._lock(file)
 
 
 @contextlib.contextmanager
@@ -324,6 +327,6 @@ def test_the_schedule_knows_the_sparsity_after_every_step(make_config, dataset, 
     config = dataclasses.replace(make_config(experiment), log_every_steps=1)
     config = override(config, [f"prune.at_multiples={at_multiples}", "prune.scl.every_steps=4"])
     config = dataclasses.replace(config, prune=dataclasses.replace(config.prune, head=Schedule(1, 6, 2)))
-    who, steps = population.members(config), population.stage_steps(config, 100)
-    for now in population.fit(config, who, dataset):
-        checkpoint._check_masks(config, steps, now.step, who, now.state)
+    members, steps = members_of(config), population.stage_steps(make_tasks(config, dataset))
+    for progress in population.fit(config, members, dataset):
+        checkpoint._check_masks(config, steps, progress.step, members, progress.state)

@@ -1,0 +1,140 @@
+"""What a command shows while it works: progress bars, frozen members, TensorBoard."""
+
+import contextlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prunejax.config import UserError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from prunejax.runs import Start
+    from prunejax.training.population import Progress
+
+
+class _Lines:
+    """A stand-in for a terminal: each state of a progress bar becomes a line of its own."""
+
+    def write(self, text: str) -> None:
+        line = text.strip("\r\n ")
+        if line:
+            print(line, file=sys.stderr, flush=True)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def bar(title: str, total: int, done: int = 0, unit: str = "images") -> "tqdm":
+    """A bar with rate and time left; off a terminal a line every 20 seconds.
+
+    Of several processes the first shows it.
+    """
+    from tqdm import tqdm
+
+    from prunejax.training import hosts
+
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        disable=not hosts.is_first(),
+        initial=done,
+        desc=title,
+        unit=f" {unit}",
+        unit_scale=True,
+        file=sys.stderr if terminal else _Lines(),  # pyright: ignore[reportArgumentType]
+        mininterval=0.2 if terminal else 20,
+        ncols=100,
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {rate_fmt}, {remaining} left{postfix}",
+    )
+
+
+@contextlib.contextmanager
+def training_bar(start: "Start") -> Iterator[Callable[[str, float], None]]:
+    """A bar of images through all stages of a run, from where it starts.
+
+    Gives `on_step(stage, steps of it that are done)`, as `runs.train` calls it.
+    """
+    steps = start.stage_steps
+    each_epoch = len(start.dataset.train_labels) * len(start.members)
+    images = [task.settings.epochs * each_epoch for task in start.tasks.values()]
+    step_ends = np.cumsum([0, *steps.values()])
+    image_ends = np.cumsum([0, *images])
+    first_steps = dict(zip(steps, step_ends[:-1], strict=True))
+
+    def images_after(step: float) -> int:
+        return int(np.interp(step, step_ends, image_ends))
+
+    name = start.config.experiment.name
+    with bar(name, int(image_ends[-1]), images_after(start.done)) as shown:
+
+        def on_step(stage: str, step: float) -> None:
+            shown.set_postfix_str(f"{stage} {int(step)}/{steps[stage]}", refresh=False)
+            shown.update(images_after(first_steps[stage] + step) - shown.n)
+
+        yield on_step
+
+
+def make_frozen_notice(start: "Start") -> Callable[["Progress"], None]:
+    """Returns what prints members that a report shows to have been frozen since the one before."""
+    from prunejax.training import hosts
+
+    config, members = start.config, start.members
+    known = start.frozen
+
+    def notice(progress: "Progress") -> None:
+        nonlocal known
+        frozen = np.isnan(progress.metrics["loss"])
+        for row in np.flatnonzero(frozen & ~known):
+            state = progress.state  # for which all processes must ask
+            collapsed = state.plateau_steps[row] >= config.supcon.collapse_steps
+            how = "collapsed" if collapsed else "diverged"
+            if hosts.is_first():
+                print(
+                    f"{config.experiment.name}: seed {members.seeds[row]} at sparsity "
+                    f"{members.sparsities[row]:.3g} {how} at step {state.frozen_at[row]} of stage "
+                    f"{progress.stage}; it is frozen, and excluded from every result",
+                    file=sys.stderr,
+                )
+        known = frozen
+
+    return notice
+
+
+def require_tensorboard() -> None:
+    """Refuses --tensorboard where its package is missing, before anything is written."""
+    if importlib.util.find_spec("tensorboardX") is None:
+        raise UserError("--tensorboard needs tensorboardX: pip install -e '.[tensorboard]'")
+
+
+@contextlib.contextmanager
+def tensorboard(start: "Start", wanted: bool) -> Iterator[Callable[["Progress"], None]]:
+    """Gives what writes a report for TensorBoard, if that is wanted and this process writes."""
+    from prunejax.training import hosts
+
+    if not wanted or not hosts.is_first():
+        yield lambda progress: None
+        return
+    from tensorboardX import SummaryWriter
+
+    # Steps that were lost with a killed process are dropped.
+    directory = str(start.run_dir / "tensorboard")
+    writer: Any = SummaryWriter(directory, purge_step=start.done + 1)
+    sparsities = start.members.sparsities
+
+    def write(progress: "Progress") -> None:
+        for name, values in progress.metrics.items():
+            for level in np.unique(sparsities):
+                chosen = values[(sparsities == level) & np.isfinite(values)]
+                if len(chosen):
+                    tag = f"{progress.stage}/{name}/sparsity_{level:g}"
+                    writer.add_scalar(tag, chosen.mean(), progress.step)
+
+    try:
+        yield write
+    finally:
+        writer.close()

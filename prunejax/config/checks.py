@@ -1,0 +1,57 @@
+"""What settings must fulfil together; what one field may hold stands beside it in `settings`."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from prunejax.config.errors import UserError
+
+if TYPE_CHECKING:
+    from prunejax.config.settings import Augment, Config, Data
+
+
+def validate(config: "Config", channels: int | None = None) -> None:
+    """Refuses settings that contradict each other, or the images they are for.
+
+    Args:
+        config: the settings.
+        channels: of the images, once they are at hand.
+
+    Raises:
+        UserError: naming the first field that is wrong.
+    """
+    if config.seed + config.models > 2**31:
+        raise UserError(f"seed is {config.seed}; seeds must lie in [0, 2**31)")
+    # Members carry their sparsity as float32: levels that are one there would be one population.
+    levels = {np.float32(sparsity) for sparsity in config.sparsities}
+    if not config.sparsities or len(levels) < len(config.sparsities):
+        raise UserError(f"sparsities {config.sparsities}: give at least one, and none twice")
+    _check_statistics(config.data, channels)
+    _check_augment("sup_augment", config.sup_augment, channels)
+    _check_augment("scl_augment", config.scl_augment, channels)
+
+
+def _check_statistics(data: "Data", channels: int | None) -> None:
+    if (data.mean is None) != (data.std is None):
+        raise UserError("data.mean and data.std: give both, or neither to have them measured")
+    if data.mean is None or data.std is None:
+        return
+    if len(data.mean) != len(data.std) or not data.mean:
+        raise UserError("data.mean and data.std need one value per channel")
+    if channels is not None and channels != len(data.mean):
+        raise UserError(
+            f"data.mean has {len(data.mean)} values but the images of {data.name} have "
+            f"{channels} channels; set data.mean and data.std, or both to none"
+        )
+
+
+def _check_augment(name: str, augment: "Augment", channels: int | None) -> None:
+    for low, high in (augment.resized_crop_scale or (1.0, 1.0), augment.resized_crop_ratio):
+        if low > high:
+            raise UserError(f"{name}: a resized crop needs 0 < low <= high, not {low:g}, {high:g}")
+    coloured = augment.jitter or augment.grayscale_probability
+    if coloured and channels not in (None, 3):
+        raise UserError(
+            f"images of {channels} channels have no colour to change: "
+            f"set {name}.jitter=none and {name}.grayscale_probability=0"
+        )

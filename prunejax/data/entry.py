@@ -1,0 +1,43 @@
+"""The entry of this room: where data sets come from."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from prunejax.registry import Registry
+
+if TYPE_CHECKING:
+    from prunejax.data.dataset import Dataset
+
+
+class Source(NamedTuple):
+    """A way to come by data sets."""
+
+    name: str
+    """What the source is called; a source of a single set is called as the set."""
+    handles: Callable[[str], bool]
+    """Whether a value of `data.name` is one of its sets."""
+    load: Callable[[str, str | None], "Dataset"]
+    """Reads the set, whole, given `data.name` and the directory for data, or None. Raises UserError
+    if it cannot."""
+
+
+SOURCES: Registry[Source] = Registry("data source", "prunejax.data")
+FALLBACK = "tfds"
+"""The source of every set that no other source handles: what it can load, only it can say."""
+
+
+def source_of(name: str) -> Source:
+    """The source that loads the set `name`: the first that handles it, the fallback last."""
+    for source in SOURCES.values():
+        if source.name != FALLBACK and source.handles(name):
+            return source
+    return SOURCES[FALLBACK]
+
+
+def set_names() -> list[str]:
+    """The sets that sources are called after, for instance `digits`."""
+    names = []
+    for source in SOURCES.values():
+        if source.name != FALLBACK and source.handles(source.name):
+            names.append(source.name)
+    return names

@@ -1,0 +1,145 @@
+"""How far measures would vary with other models: resampling, intervals, noise floor and tests."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from prunejax.measures.metrics import modal_class
+from prunejax.types import Array
+
+
+@partial(jax.jit, static_argnames="num_classes")
+def pie_counts(
+    dense: Int[Array, "dense_models examples"],
+    pruned: Int[Array, "pruned_models examples"],
+    dense_weights: Float[Array, "replicates dense_models"],
+    pruned_weights: Float[Array, "replicates pruned_models"],
+    num_classes: int,
+) -> Int[Array, " replicates"]:
+    """The number of PIEs when the models' votes weigh as each row of the weights says."""
+
+    def count(weights: tuple[Array, Array]) -> Array:
+        of_dense, of_pruned = weights
+        dense_classes = modal_class(dense, num_classes, of_dense)
+        pruned_classes = modal_class(pruned, num_classes, of_pruned)
+        return jnp.sum(dense_classes != pruned_classes)
+
+    weights = (jnp.asarray(dense_weights), jnp.asarray(pruned_weights))
+    return jax.lax.map(count, weights, batch_size=20)
+
+
+def noise_floor(
+    dense: Int[Array, "models examples"], num_classes: int, splits: int = 100
+) -> Int[Array, " splits"]:
+    """The PIEs that training noise alone makes, per split of the dense models in disjoint halves.
+
+    Halves vote with fewer models than a population does, so this is somewhat more than its own
+    noise. The splits are random and always the same.
+
+    Raises:
+        ValueError: if there are fewer than 2 models.
+    """
+    if len(dense) < 2:
+        raise ValueError("the noise floor compares halves of at least 2 dense models")
+    half = len(dense) // 2
+    in_order = np.tile(np.arange(len(dense)), (splits, 1))
+    places = np.random.default_rng(0).permuted(in_order, axis=1)
+    first = places < half
+    second = (places >= half) & (places < 2 * half)  # of an odd number one model is in neither
+    return pie_counts(
+        dense, dense, first.astype(np.float32), second.astype(np.float32), num_classes
+    )
+
+
+def bootstrap_weights(count: int, resamples: int = 1000) -> Float[np.ndarray, "resamples count"]:
+    """How often each of `count` seeds is drawn in each resample of as many, with replacement."""
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(count, np.full(count, 1 / count), resamples)
+    return drawn.astype(np.float32)
+
+
+def interval(
+    estimate: float, replicates: Float[np.ndarray, " resamples"], models: int, level: float = 0.95
+) -> tuple[float, float]:
+    """The central `level` of the replicates' deviations from their own mean, around the estimate.
+
+    Resampled models agree less than different ones do, so a resampled modal class is noisier and
+    replicates of a PIE count lie far above it; what carries over is their spread. The bootstrap of
+    few `models` spreads too little: the deviations are widened as Student's t is against the
+    normal, which keeps the level for means from 2 models on.
+
+    Args:
+        estimate: from the models as they are.
+        replicates: the same from each bootstrap resample of them.
+        models: how many there are, at least 2.
+        level: of confidence, in (0, 1).
+
+    Returns:
+        the ends, low and high.
+    """
+    from scipy.stats import norm, t
+
+    tail = (1 + level) / 2
+    few = np.sqrt(models / (models - 1))  # the bootstrap's variance is that of n, not of n - 1
+    widened = t.ppf(tail, models - 1) / norm.ppf(tail) * few
+    ends = np.percentile(replicates, (100 - 100 * tail, 100 * tail))
+    low, high = estimate + widened * (ends - np.mean(replicates))
+    return float(low), float(high)
+
+
+def jaccard(
+    first: Bool[Array, " examples"], second: Bool[Array, " examples"]
+) -> tuple[float, float, float]:
+    """Overlap of two sets of examples, compared with that of random sets of the same sizes.
+
+    Returns:
+        the Jaccard index; its expectation over random sets of these sizes; and the p-value, the
+        probability that such sets share as many or more. Both indices are NaN for two empty sets.
+    """
+    from scipy.stats import hypergeom
+
+    a = int(np.sum(first))
+    b = int(np.sum(second))
+    both = int(np.sum(np.asarray(first) & np.asarray(second)))
+    if a + b == 0:
+        return np.nan, np.nan, 1.0
+    chance: Any = hypergeom(len(first), a, b)
+    fewest = max(0, a + b - len(first))
+    shared = np.arange(fewest, min(a, b) + 1)
+    expected = chance.pmf(shared) @ (shared / (a + b - shared))
+    return both / (a + b - both), float(expected), float(chance.sf(both - 1))
+
+
+def compare_means(
+    first: Float[np.ndarray, "first_models tests"], second: Float[np.ndarray, "second_models tests"]
+) -> Float[np.ndarray, " tests"]:
+    """p-values of Welch's t-test that two populations differ in their means, Holm-corrected.
+
+    Tests whose values are NaN stay NaN and do not count; where neither population varies p is 1
+    or 0.
+
+    Source: Hooker et al. 2019, who test each class; Holm 1979.
+    """
+    from scipy.stats import ttest_ind_from_stats
+
+    # What rounding leaves of an equal mean or of no variance counts as equal and as none.
+    m1 = np.round(first.mean(0), 9)
+    m2 = np.round(second.mean(0), 9)
+    s1 = np.round(first.std(0, ddof=1), 9)
+    s2 = np.round(second.std(0, ddof=1), 9)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        test = ttest_ind_from_stats(m1, s1, len(first), m2, s2, len(second), equal_var=False)
+    p = np.asarray(test[1])
+    where_equal = np.where(s1 + s2 > 0, p, 1.0)
+    p = np.where(m1 == m2, where_equal, p)
+
+    # Holm: the smallest p counts as many times as there are tests, the next once less, and so on.
+    order = np.argsort(p)[: np.sum(~np.isnan(p))]
+    times = np.arange(len(order), 0, -1)
+    corrected = p.copy()
+    corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * times))
+    return corrected

@@ -1,0 +1,10 @@
+"""Room `nn`: the networks of a model, written so that populations can be vmapped over them fast.
+
+It is open to architectures: a file here, or a module of one's own, that adds an `Architecture` to
+`ARCHITECTURES` (see `resnet`, and `layers` for what encoders share).
+"""
+
+from prunejax.nn.entry import ARCHITECTURES, Architecture
+from prunejax.nn.networks import make_networks
+
+__all__ = ["ARCHITECTURES", "Architecture", "make_networks"]

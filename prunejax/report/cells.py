@@ -1,0 +1,113 @@
+"""The table of every cell: accuracy, PIEs and what the measures want shown, with 95% intervals."""
+
+import numpy as np
+
+from prunejax.measures import Column, RunMeasures
+from prunejax.report.resamples import INTERVALS, Resamples, with_interval
+from prunejax.report.study import (
+    Study,
+    at,
+    dense_experiments,
+    holder_of,
+    most_measured,
+    pruned_experiments,
+    scope,
+    title,
+    trained,
+    why_not,
+)
+from prunejax.report.table import NOTHING, Cell, Table
+from prunejax.report.tables import noise_floors, sparsity_cell
+
+
+def intervals(study: Study) -> Table:
+    """Every cell, with 95% bootstrap intervals over seeds."""
+    resamples = Resamples(study)
+    floors = noise_floors(study)
+    columns = measure_columns(study)
+    rows = []
+    for name in [*dense_experiments(study), *pruned_experiments(study)]:
+        for sparsity in study[name].levels:
+            # Sparsity 0 of a pruned experiment is its dense one's, which has a row of its own.
+            if holder_of(study, name, sparsity) != name:
+                continue
+            start = [Cell(title(study, name)), sparsity_cell(study, sparsity)]
+            # A cell without models gives the reason in each of its columns.
+            models = at(study, name, sparsity)
+            if models is None:
+                why = Cell(why_not(study, name, sparsity))
+                rows.append([*start, *[why] * (4 + len(columns))])
+                continue
+            # What every study has, then whatever its measures bring along.
+            accuracy = mean_with_interval(resamples, models, 100 * models.accuracy, 2)
+            row = [*start, _count(study, name, sparsity, models), accuracy]
+            row.append(_pies(resamples, at(study, name, 0.0), models))
+            row.append(floors[name])
+            row.extend(_measured(resamples, models, column) for column in columns)
+            rows.append(row)
+
+    header = ["Models", "Sparsity [%]", "n", "Accuracy [%]", "PIEs", "Noise floor [range]"]
+    header += [column.header for column in columns]
+    note = (
+        f"95% {INTERVALS}. Noise floor: PIEs between disjoint halves of the dense models, mean "
+        f"and range of 100 splits.{_measured_of_fewer(study, columns)}"
+    )
+    return Table("intervals", f"Every cell, over {scope(study)}", header, rows, note)
+
+
+def measure_columns(study: Study) -> list[Column]:
+    """What the measures of all runs want shown of each model, in order of appearance."""
+    found: dict[tuple[str, str], Column] = {}
+    for run in study.values():
+        for column in run.columns:
+            # An array of one row a sparsity has no value of each model to average.
+            if run.has(column.array) and run.dims[column.array][0] == "models":
+                found.setdefault((column.array, column.header), column)
+    return list(found.values())
+
+
+def mean_with_interval(
+    resamples: Resamples, models: RunMeasures, values: np.ndarray, digits: int
+) -> Cell:
+    """The mean of `values [models]`."""
+    return with_interval(float(values.mean()), resamples.mean(models, values), digits, len(values))
+
+
+def _count(study: Study, name: str, sparsity: float, models: RunMeasures) -> Cell:
+    wanted = trained(study, name, sparsity)
+    lost = f"of {wanted}; the others diverged or collapsed" if len(models.seeds) < wanted else ""
+    return Cell(str(len(models.seeds)), len(models.seeds), lost)
+
+
+def _pies(resamples: Resamples, dense: RunMeasures | None, models: RunMeasures) -> Cell:
+    if dense is None:
+        return Cell("no dense run")
+    if not models.sparsities.any():
+        return NOTHING
+    # The interval is no surer than the smaller of the two populations.
+    found = float(models.pies(dense).sum())
+    fewest = min(len(dense.seeds), len(models.seeds))
+    return with_interval(found, resamples.pies(dense, models), 0, fewest, least=0.0)
+
+
+def _measured(resamples: Resamples, models: RunMeasures, column: Column) -> Cell:
+    """What stands in a column: the mean over those of a cell's models that were measured."""
+    measured = models.only_measured(column.array) if models.has(column.array) else None
+    if measured is None or not len(measured.seeds):
+        return Cell("not measured")
+    values = measured.values(column.array)
+    # A model's value is its mean over whatever else the array has: images, classes.
+    if values.ndim > 1:
+        values = values.mean(axis=tuple(range(1, values.ndim)))
+    return mean_with_interval(resamples, measured, column.scale * values, column.digits)
+
+
+def _measured_of_fewer(study: Study, columns: list[Column]) -> str:
+    """Which columns are of fewer models than there are, as the end of a note."""
+    text = ""
+    most = most_measured(study, "predictions")
+    for column in columns:
+        count = most_measured(study, column.array)
+        if count < most:
+            text += f" {column.header.split(' [')[0]}: over up to {count} models a cell."
+    return text

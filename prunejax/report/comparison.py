@@ -1,0 +1,281 @@
+"""The study's question: what pruning costs one experiment more than another."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from prunejax.measures import RunMeasures
+from prunejax.measures.statistics import jaccard
+from prunejax.report.resamples import INTERVALS, Resamples, with_interval
+from prunejax.report.study import (
+    Pair,
+    Study,
+    at,
+    cell_title,
+    compared_methods,
+    pairs,
+    pruned_levels,
+    prunes,
+    pruning_label,
+    scope,
+    title,
+    why_not,
+)
+from prunejax.report.table import NOTHING, Cell, Table
+from prunejax.report.tables import sparsity_cell
+
+Effect = tuple[float, np.ndarray, int]
+"""A value, its replicates, and the number of models behind it."""
+UNKNOWN: Effect = (np.nan, np.full(1, np.nan), 0)
+"""Where nothing was measured; one NaN is combined with replicates of any number."""
+DIGITS = {"accuracy": 2, "pies": 0, "q": 3, "depth": 2}
+"""Of each effect, after the point."""
+
+
+class DenseAndPruned(NamedTuple):
+    """The two populations whose difference is what pruning does."""
+
+    dense: RunMeasures
+    pruned: RunMeasures
+
+
+def dense_and_pruned(study: Study, name: str, sparsity: float) -> DenseAndPruned | str:
+    """Both cells of an experiment, or why one of them lacks."""
+    if not sparsity:
+        return "nothing is pruned"
+    if name not in study:
+        return f"{name}: not run"
+    # Both are named if both lack.
+    lacking = []
+    for level in (0.0, sparsity):
+        if at(study, name, level) is None:
+            lacking.append(f"{cell_title(study, name, level)}: {why_not(study, name, level)}")
+    dense = at(study, name, 0.0)
+    pruned = at(study, name, sparsity)
+    if dense is None or pruned is None:
+        return "; ".join(lacking)
+    return DenseAndPruned(dense, pruned)
+
+
+def effect(name: str, resamples: Resamples, models: DenseAndPruned) -> Effect:
+    """What pruning does to a population.
+
+    Args:
+        name: `accuracy` (points lost), `q` (Q-Score lost), `pies` (their number) or `depth` (by
+            how many layers PIEs, as they are, lie deeper than other images).
+        resamples: of the study.
+        models: before and after.
+    """
+    dense, pruned = models
+    fewest = min(len(dense.seeds), len(pruned.seeds))
+    if name == "pies":
+        return float(pruned.pies(dense).sum()), resamples.pies(dense, pruned), fewest
+    if name == "depth":
+        return _deeper(resamples, models)
+    if name == "q":
+        if not (dense.has("q") and pruned.has("q")):
+            return UNKNOWN
+        before = dense.values("q").mean(1)
+        after = pruned.values("q").mean(1)
+    else:
+        before = 100 * dense.accuracy
+        after = 100 * pruned.accuracy
+    # Dense and pruned models of one seed are drawn together, so that what they share cancels out.
+    replicates = resamples.mean(dense, before) - resamples.mean(pruned, after)
+    return float(before.mean() - after.mean()), replicates, fewest
+
+
+def _deeper(resamples: Resamples, models: DenseAndPruned) -> Effect:
+    """How much deeper PIEs lie than other images, over the probed pruned models."""
+    pies = models.pruned.pies(models.dense)
+    if not models.pruned.has("depth") or not pies.any() or pies.all():
+        return UNKNOWN
+    probed = models.pruned.only_measured("depth")
+    if not len(probed.seeds):
+        return UNKNOWN
+    # The PIEs are held as they are: only the probed models are resampled.
+    depth = probed.values("depth")
+    deeper = depth[:, pies].mean(1) - depth[:, ~pies].mean(1)
+    return float(deeper.mean()), resamples.mean(probed, deeper), len(deeper)
+
+
+class Compared(NamedTuple):
+    """A row of `comparison`: what pruning costs two experiments at one sparsity."""
+
+    pruning: Cell
+    first: Cell
+    second: Cell
+    sparsity: Cell
+    first_lost: Cell = NOTHING
+    second_lost: Cell = NOTHING
+    lost_difference: Cell = NOTHING
+    first_pies: Cell = NOTHING
+    second_pies: Cell = NOTHING
+    pies_difference: Cell = NOTHING
+
+
+def comparison(study: Study) -> Table:
+    """What pruning costs the experiments that are compared, and the difference."""
+    resamples = Resamples(study)
+    rows = []
+    for pair, sparsity, found in _compared_cells(study):
+        start = _start(study, pair, sparsity)
+        if isinstance(found, str):
+            rows.append(Compared(*start, first_lost=Cell(found)))
+            continue
+        cells = []
+        for name in ("accuracy", "pies"):
+            digits = DIGITS[name]
+            value, replicates, models = effect(name, resamples, found[0])
+            other, other_replicates, other_models = effect(name, resamples, found[1])
+            cells += [Cell(f"{value:.{digits}f}", value), Cell(f"{other:.{digits}f}", other)]
+            difference = with_interval(
+                value - other, replicates - other_replicates, digits, min(models, other_models)
+            )
+            cells.append(difference)
+        rows.append(Compared(*start, *cells))
+
+    # Where the same two methods are compared throughout, the headings can name them.
+    a, b = compared_methods(study) or ("A", "B")
+    header = ["Pruning", a, b, "Sparsity [%]"]
+    header += [f"{a}: accuracy lost [points]", f"{b}: accuracy lost [points]", f"{a} − {b} [95%]"]
+    header += [f"{a}: PIEs", f"{b}: PIEs", f"{a} − {b}: PIEs [95%]"]
+    heading = f"What pruning costs {a}, against {b}"
+    return Table("comparison", heading, header, rows, f"95% {INTERVALS}.")
+
+
+def _compared_cells(
+    study: Study,
+) -> Iterator[tuple[Pair, float, tuple[DenseAndPruned, DenseAndPruned] | str]]:
+    """Each comparison at each sparsity: the populations of both, or why one lacks."""
+    for pair in pairs(study):
+        for sparsity in pruned_levels(study):
+            first = dense_and_pruned(study, pair.first, sparsity)
+            second = dense_and_pruned(study, pair.second, sparsity)
+            lacking = [found for found in (first, second) if isinstance(found, str)]
+            if isinstance(first, str) or isinstance(second, str):
+                yield pair, sparsity, "; ".join(dict.fromkeys(lacking))
+            else:
+                yield pair, sparsity, (first, second)
+
+
+def _start(study: Study, pair: Pair, sparsity: float) -> list[Cell]:
+    """The first cells of a row: the ways of pruning, the titles of both, and the sparsity."""
+    label = pruning_label(study, pair.first)
+    second = pair.second
+    if pair.second in study:
+        second = title(study, pair.second)
+        other_label = pruning_label(study, pair.second)
+        # Sentences between two methods begin with it; others begin with both titles.
+        if compared_methods(study) is not None and other_label != label:
+            label = f"{label} against {other_label}"
+    return [
+        Cell(label),
+        Cell(title(study, pair.first)),
+        Cell(second),
+        sparsity_cell(study, sparsity),
+    ]
+
+
+def answer(study: Study, compared: Table) -> list[str]:
+    """The study's question answered: a sentence for each comparison at one sparsity.
+
+    Args:
+        study: the measures.
+        compared: its `comparison`; the sparsity is that of its sparsities nearest to 90%.
+    """
+    if not prunes(study):
+        return ["Nothing is pruned here: the tables show what the dense models are like."]
+    if not pairs(study):
+        return [
+            "Nothing is compared here: no experiment says what it is compared with. "
+            "The tables show what pruning costs each."
+        ]
+    # Rows of cells that lack models have no difference.
+    rows = [row for row in compared.rows if isinstance(row, Compared)]
+    rows = [row for row in rows if not np.isnan(row.lost_difference.value)]
+    if not rows:
+        return ["Not answered here: no comparison has all its models; see the table below."]
+
+    level = min((row.sparsity.value for row in rows), key=lambda sparsity: abs(sparsity - 0.9))
+    methods = compared_methods(study)
+    sentences = []
+    for row in rows:
+        if row.sparsity.value != level:
+            continue
+        if methods is None:
+            sentences.append(_generic_sentence(row))
+        else:
+            sentences.append(_sentence(row, *methods))
+    return sentences
+
+
+def _sentence(row: Compared, first: str, second: str) -> str:
+    """What a comparison found, where all are between the same two methods."""
+    found = verdict(row.lost_difference)
+    if found == "no":
+        found = f"no, {first} loses less"
+    return (
+        f"{row.pruning.text} at {row.sparsity.text}%: {found}. "
+        f"Accuracy lost: {first} {row.first_lost.text}, {second} {row.second_lost.text} points, "
+        f"difference {row.lost_difference.all}. "
+        f"PIEs: {first} {row.first_pies.text}, {second} {row.second_pies.text}, "
+        f"difference {row.pies_difference.all}."
+    )
+
+
+def _generic_sentence(row: Compared) -> str:
+    words = {"yes": "loses more", "no": "loses less", "undecided": "undecided which loses more"}
+    return (
+        f"{row.first.text} against {row.second.text} at {row.sparsity.text}%: "
+        f"{words[verdict(row.lost_difference)]}. "
+        f"Accuracy lost: {row.first_lost.text} against {row.second_lost.text} points, "
+        f"difference {row.lost_difference.all}. "
+        f"PIEs: {row.first_pies.text} against {row.second_pies.text}, "
+        f"difference {row.pies_difference.all}."
+    )
+
+
+def verdict(cell: Cell, sign: int = 1) -> str:
+    """Whether the value has this sign, by its interval: `yes`, `no` or `undecided`."""
+    # A value without an interval decides nothing.
+    low, high = cell.interval or (0.0, 0.0)
+    if low <= 0 <= high:
+        return "undecided"
+    return "yes" if sign * cell.value > 0 else "no"
+
+
+def overlap(study: Study) -> Table:
+    """The PIEs that compared experiments share, as Jaccard index, and that by chance."""
+    rows = []
+    for pair, sparsity, found in _compared_cells(study):
+        start = _start(study, pair, sparsity)
+        if isinstance(found, str):
+            rows.append([*start, Cell(found), *[NOTHING] * 5])
+            continue
+        first, second = (models.pruned.pies(models.dense) for models in found)
+        # Symmetric, but for the last bits of its sums; the order is that of older results.
+        index, chance, p = jaccard(second, first)
+        counts = [Cell(str(pies.sum()), float(pies.sum())) for pies in (first, second)]
+        both = Cell(str((first & second).sum()), float((first & second).sum()))
+        indices = [_index(value) for value in (index, chance)]
+        rows.append([*start, *counts, both, *indices, p_value(p)])
+
+    a, b = compared_methods(study) or ("A", "B")
+    header = ["Pruning", a, b, "Sparsity [%]", f"{a} PIEs", f"{b} PIEs", "both"]
+    header += ["Jaccard", "Jaccard by chance", "p of as many"]
+    heading = f"PIEs that {a} and {b} share, among {scope(study)}"
+    note = "By chance: what random sets of these sizes would share."
+    return Table("overlap", heading, header, rows, note)
+
+
+def _index(value: float) -> Cell:
+    return Cell("no PIEs" if np.isnan(value) else f"{value:.2g}", value)
+
+
+def p_value(p: float) -> Cell:
+    """A p-value to three digits; `-` if there is none."""
+    if np.isnan(p):
+        return Cell("-", p)
+    return Cell("< 0.001" if p < 0.001 else f"{p:.3f}", p)

@@ -1,0 +1,176 @@
+"""A study's tables and figures -> files, and one self-contained HTML page."""
+
+import base64
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+
+import jinja2
+from matplotlib.figure import Figure
+
+from prunejax.data import Dataset
+from prunejax.report.all_tables import make_tables
+from prunejax.report.comparison import answer
+from prunejax.report.figures import Curves, Picture, make_figures
+from prunejax.report.figures.style import (
+    colours,
+    font_families,
+    in_style,
+    missing_characters,
+    texts_of,
+)
+from prunejax.report.hover import hover_data
+from prunejax.report.published import Published
+from prunejax.report.study import Study, methods, question, scope
+from prunejax.report.table import Table
+from prunejax.runs.directory import write_whole
+from prunejax.types import Path
+
+
+def write(
+    directory: Path,
+    study: Study,
+    source: str,
+    curves: Curves,
+    notes: Sequence[str] = (),
+    published: Published | None = None,
+    dataset: Dataset | None = None,
+) -> Path:
+    """Writes tables (CSV, Markdown, LaTeX), figures (PNG, SVG) and the page that shows them.
+
+    Args:
+        directory: made if need be.
+        study: the measures of each experiment, all of the same test images.
+        source: what every caption ends with, for instance models, preset and commit.
+        curves: the training curves.
+        notes: for instance which runs are not shown, and why.
+        published: the paper's numbers, if they are for this data.
+        dataset: the images, for the gallery and the tooltips; None leaves these out.
+
+    Returns:
+        the path of the page.
+    """
+    for part in ("tables", "figures"):
+        (directory / part).mkdir(parents=True, exist_ok=True)
+    # Files first: whatever happens to the page, the tables are there.
+    tables = make_tables(study, published)
+    for table in tables:
+        write_table(directory / "tables", table)
+    pictures = make_figures(study, curves, dataset)
+    drawn = {}
+    for name, picture in pictures.items():
+        drawn[name] = _save(study, picture.figure, directory / "figures" / name)
+
+    # The page opens with the answer, of which the comparison holds the numbers.
+    compared = next((table for table in tables if table.name == "comparison"), Table("", ""))
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("prunejax.report", ""), autoescape=True
+    )
+    # Where points lie is known only now: the layout is settled when a figure is drawn.
+    figures = {name: picture.figure for name, picture in pictures.items()}
+    hover = hover_data(study, figures, dataset)
+    pointed = [name for name, panels in hover["panels"].items() if panels and name != "figure_6"]
+    page = environment.get_template("report.html.j2").render(
+        question=question(study),
+        answer=answer(study, compared),
+        methods=_methods(study),
+        about=about(study),
+        source=source,
+        notes=[*notes, *failure_notes(study), *_font_notes(study)],
+        tables=tables,
+        pictures=[_shown(name, picture, drawn[name]) for name, picture in pictures.items()],
+        pointed=[name.replace("_", " ").capitalize() for name in pointed],
+        hover=hover,
+    )
+    path = directory / "report.html"
+    write_whole(path, page)
+    return path
+
+
+def write_table(directory: Path, table: Table) -> None:
+    """Writes a table as CSV, Markdown and LaTeX."""
+    write_whole(directory / f"{table.name}.md", table.markdown())
+    write_whole(directory / f"{table.name}.csv", table.csv())
+    write_whole(directory / f"{table.name}.tex", table.latex())
+
+
+def about(study: Study) -> str:
+    """What was trained and measured, in a few lines."""
+    run = next(iter(study.values()))
+    config = run.config
+    architecture = config.appearance.architecture or config.model.name
+    count = config.data.train_examples
+    trained = "all" if count is None else f"{count:,}"
+    text = (
+        f"{architecture} trained on {trained} training images of {config.data.name} and measured "
+        f"on {scope(study)}, {config.models} seeds a cell."
+    )
+    if not any(run.has("depth") for run in study.values()):
+        return text
+    probes = config.measure
+    fitted = "all" if probes.depth_examples is None else f"{probes.depth_examples:,}"
+    return (
+        f"{text} Prediction depth: the first layer from which {probes.neighbors}-NN probes, "
+        f"fitted on {fitted} training images, all give the {probes.depth_target}, over "
+        f"{probes.probe_models} models a cell at most."
+    )
+
+
+def failure_notes(study: Study) -> list[str]:
+    """A note for each measure that a run lacks, or one for all runs if they lack it alike."""
+    lacking: dict[str, dict[str, str]] = {}
+    for name, run in study.items():
+        for measure, why in run.failures.items():
+            lacking.setdefault(measure, {})[name] = why
+    notes = []
+    for measure, reasons in lacking.items():
+        of_all = len(reasons) == len(study)
+        runs = "any run" if of_all and len(study) > 1 else ", ".join(reasons)
+        first = next(iter(reasons.values()))
+        notes.append(f"Not measured: {measure} of {runs}. {first}")
+    return notes
+
+
+def _font_notes(study: Study) -> list[str]:
+    texts = texts_of(study)
+    missing = missing_characters(texts, font_families(texts))
+    if not missing:
+        return []
+    characters = "".join(chr(code) for code in sorted(missing)[:10])
+    return [f"No installed font has these characters of names, which figures lack: {characters}"]
+
+
+def _methods(study: Study) -> list[Mapping[str, str]]:
+    """Each method's label, its name in words, and its colour in the figures."""
+    chosen = colours(study)
+    told = []
+    for method in methods(study):
+        name = method.name.replace("_", " ")
+        told.append({"label": method.label, "name": name, "colour": chosen[method.name]})
+    return told
+
+
+def _save(study: Study, figure: Figure, path: Path) -> bytes:
+    """Writes a figure as SVG and PNG, and returns the latter."""
+    # Without a date the same measures make the same bytes.
+    drawn = {}
+    for form, metadata in (("svg", {"Date": None}), ("png", None)):
+        buffer = io.BytesIO()
+        with in_style(study), warnings.catch_warnings():
+            # The page has a note of these characters.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            figure.savefig(buffer, format=form, metadata=metadata, dpi=150)
+        drawn[form] = buffer.getvalue()
+        path.with_suffix(f".{form}").write_bytes(drawn[form])
+    return drawn["png"]
+
+
+def _shown(name: str, picture: Picture, png: bytes) -> Mapping[str, object]:
+    """What the page's template needs of a figure."""
+    return {
+        "name": name,
+        "title": picture.title,
+        "alt": picture.alt,
+        "data": base64.b64encode(png).decode(),
+        "width": round(100 * picture.figure.get_figwidth()),
+    }

@@ -1,0 +1,166 @@
+"""What only the paper's experiments have: Table 3, and the paper's findings one by one."""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from prunejax.report.comparison import (
+    DIGITS,
+    DenseAndPruned,
+    dense_and_pruned,
+    effect,
+    verdict,
+)
+from prunejax.report.published import Published, is_papers, paper_title
+from prunejax.report.resamples import INTERVALS, Resamples, with_interval
+from prunejax.report.study import Study, headline, percent, scope
+from prunejax.report.table import NOTHING, Cell, Table
+from prunejax.report.tables import FLOOR, grid, noise_floors, pies_and_accuracy
+
+
+def table_3(study: Study, published: Published | None = None) -> Table:
+    """PIEs of Sup / GMP beside those of Hooker et al. 2019, as Table 3."""
+    name = "sup_gmp"
+    heading = f"Table 3. {paper_title(study, name)}: PIEs among {scope(study)}, and accuracy"
+    table = Table("table_3", heading, note=FLOOR)
+    table = grid(table, study, [name], pies_and_accuracy(study), published)
+    if published is None:
+        return table
+    theirs = published.get("PIE", {}).get("hooker", {})
+    rows = [[*row, Cell(theirs.get(row[0].value, "-"))] for row in table.rows]
+    header = [*table.header, "Hooker et al. 2019 PIE"]
+    return dataclasses.replace(table, header=header, rows=rows)
+
+
+class Finding(NamedTuple):
+    """Something that the paper finds."""
+
+    text: str
+    effect: str
+    """As in `comparison.effect`."""
+    sign: int
+    """Of the effect, if it is as the paper finds."""
+    experiments: tuple[str, ...]
+    """The one that has the effect, or has it more than a second one."""
+
+
+FINDINGS = (
+    Finding(
+        "GMP costs SCL more accuracy than Sup [points]", "accuracy", +1, ("scl_gmp", "sup_gmp")
+    ),
+    Finding(
+        "One-Shot costs SCL more accuracy than Sup [points]",
+        "accuracy",
+        +1,
+        ("scl_one_shot", "sup_one_shot"),
+    ),
+    Finding("GMP gives SCL more PIEs than Sup", "pies", +1, ("scl_gmp", "sup_gmp")),
+    Finding("One-Shot gives SCL more PIEs than Sup", "pies", +1, ("scl_one_shot", "sup_one_shot")),
+    Finding(
+        "Δ GMP costs SCL less accuracy than GMP [points]",
+        "accuracy",
+        -1,
+        ("scl_delayed_gmp", "scl_gmp"),
+    ),
+    Finding("Δ GMP gives SCL fewer PIEs than GMP", "pies", -1, ("scl_delayed_gmp", "scl_gmp")),
+    Finding("GMP costs SCL Q-Score", "q", +1, ("scl_gmp",)),
+    Finding("GMP costs SCL more Q-Score than Sup", "q", +1, ("scl_gmp", "sup_gmp")),
+    Finding("PIEs of SCL / GMP are deeper than other images [layers]", "depth", +1, ("scl_gmp",)),
+    Finding("PIEs of Sup / GMP are deeper than other images [layers]", "depth", +1, ("sup_gmp",)),
+)
+
+
+def can_ask_findings(study: Study) -> bool:
+    """Whether the study has both experiments of any of the paper's comparisons."""
+    for finding in FINDINGS:
+        # What a single experiment has is no reason for a table of ten rows that lack the rest.
+        present = [name for name in finding.experiments if is_papers(study, name)]
+        if len(present) == 2:
+            return True
+    return False
+
+
+def findings(study: Study, published: Published | None = None) -> Table:
+    """What the paper finds at its highest sparsity: ours with its interval; whether it holds."""
+    resamples = Resamples(study)
+    sparsity = headline(study)
+    floors = noise_floors(study)
+    rows = []
+    for finding in FINDINGS:
+        row = [Cell(finding.text), *_ours(study, resamples, floors, finding, sparsity)]
+        if published is not None:
+            theirs = _published_difference(finding, published, sparsity)
+            text = "-" if np.isnan(theirs) else f"{theirs:.{DIGITS[finding.effect]}f}"
+            row.append(Cell(text, theirs))
+        rows.append(row)
+
+    header = ["Finding", "Ours [95%]", "Holds here", "Noise floor of each [range]"]
+    heading = f"What the paper finds at {percent(study, sparsity)}%, PIEs among {scope(study)}"
+    note = f"95% {INTERVALS}."
+    if published is not None:
+        header.append("Paper")
+        note += " Paper: PIEs among 10,000, of 30 WRN-16-2 models."
+    return Table("findings", heading, header, rows, note)
+
+
+def _ours(
+    study: Study,
+    resamples: Resamples,
+    floors: dict[str, Cell],
+    finding: Finding,
+    sparsity: float,
+) -> list[Cell]:
+    """The effect here, whether it has the paper's sign, and the noise floors behind it."""
+    cells = [_cells_of_paper(study, name, sparsity) for name in finding.experiments]
+    lacking = [cell for cell in cells if isinstance(cell, str)]
+    if lacking:
+        return [Cell("; ".join(dict.fromkeys(lacking))), NOTHING, NOTHING]
+    found = [cell for cell in cells if isinstance(cell, DenseAndPruned)]
+
+    # The effect of the first experiment, less that of the second if there is one.
+    effects = [effect(finding.effect, resamples, models) for models in found]
+    value, replicates, fewest = effects[0]
+    for less, less_replicates, models in effects[1:]:
+        value = value - less
+        replicates = replicates - less_replicates
+        fewest = min(fewest, models)
+    if fewest:
+        ours = with_interval(value, replicates, DIGITS[finding.effect], fewest)
+    else:
+        ours = Cell("not probed, or no PIEs" if finding.effect == "depth" else "not measured")
+
+    # PIEs are to be read beside those that training noise alone makes.
+    noise = "-"
+    if finding.effect == "pies":
+        noise = "; ".join(floors[name].text for name in finding.experiments)
+    return [ours, Cell(verdict(ours, finding.sign)), Cell(noise)]
+
+
+def _cells_of_paper(study: Study, name: str, sparsity: float) -> DenseAndPruned | str:
+    if not sparsity:
+        return "nothing is pruned"
+    if not is_papers(study, name):
+        return f"{paper_title(study, name)}, {percent(study, sparsity)}%: not run"
+    return dense_and_pruned(study, name, sparsity)
+
+
+def _published_difference(finding: Finding, published: Published, sparsity: float) -> float:
+    """The effect by the paper's means, less that of a second experiment; NaN where it has none."""
+    effects = []
+    for name in finding.experiments:
+        effects.append(_published_effect(finding.effect, published, name, sparsity))
+    return effects[0] - sum(effects[1:])
+
+
+def _published_effect(name: str, published: Published, experiment: str, sparsity: float) -> float:
+    def mean(column: str, level: float = sparsity) -> float:
+        text = published.get(column, {}).get(experiment, {}).get(level, "nan")
+        return float(text.split()[0])
+
+    if name == "pies":
+        return mean("PIE")
+    if name == "depth":
+        return mean("depth of PIEs") - mean("of non-PIEs")
+    column = {"accuracy": "Acc [%]", "q": "Q"}[name]
+    return mean(column, 0.0) - mean(column)

@@ -1,0 +1,64 @@
+"""Bootstrap replicates of a study over its seeds, and values with their 95% intervals."""
+
+import numpy as np
+
+from prunejax.measures import RunMeasures
+from prunejax.measures.statistics import bootstrap_weights, interval, pie_counts
+from prunejax.report.study import Study
+from prunejax.report.table import Cell
+
+INTERVALS = (
+    "bootstrap intervals over seeds, widened by Student's t for few; wide for PIEs of few seeds"
+)
+
+
+class Resamples:
+    """Replicates of a study: the same draws of seeds for all cells, so that pairs stay pairs."""
+
+    def __init__(self, study: Study) -> None:
+        """Draws the seeds of all runs, with replacement."""
+        # One weight for each seed, whatever the cell: runs of one seed share batches and views.
+        self.seeds = np.unique(np.concatenate([run.seeds for run in study.values()]))
+        self.weights = bootstrap_weights(len(self.seeds))
+
+    def of(self, models: RunMeasures) -> np.ndarray:
+        """Each model's weight in each resample, `[resamples, models]`."""
+        return self.weights[:, np.searchsorted(self.seeds, models.seeds)]
+
+    def mean(self, models: RunMeasures, values: np.ndarray) -> np.ndarray:
+        """Replicates of the mean of `values [models]`; NaN where none of these models is drawn."""
+        weights = self.of(models)
+        total = weights.sum(1)
+        # A cell that lost models may have none in a resample.
+        return np.where(total > 0, weights @ values / np.maximum(total, 1), np.nan)
+
+    def pies(self, dense: RunMeasures, pruned: RunMeasures) -> np.ndarray:
+        """Replicates of the number of PIEs; NaN as in `mean`."""
+        of_dense = self.of(dense)
+        of_pruned = self.of(pruned)
+        classes = len(dense.class_names)
+        counts = pie_counts(dense.predictions, pruned.predictions, of_dense, of_pruned, classes)
+        return np.where(of_dense.any(1) & of_pruned.any(1), counts, np.nan)
+
+
+def with_interval(
+    estimate: float, replicates: np.ndarray, digits: int, models: int, least: float = -np.inf
+) -> Cell:
+    """A value with its 95% interval.
+
+    Args:
+        estimate: the value.
+        replicates: of it; those that are not finite do not count.
+        digits: after the point.
+        models: behind the value; fewer than 2 have no interval.
+        least: where the interval ends at the latest.
+    """
+    if not np.isfinite(estimate):
+        return Cell("not finite")
+    text = f"{estimate:.{digits}f}"
+    finite = replicates[np.isfinite(replicates)]
+    if models < 2 or not len(finite):
+        return Cell(text, estimate, "an interval needs 2 models")
+    low, high = interval(estimate, finite, models)
+    low, high = max(low, least), max(high, least)
+    return Cell(f"{text} [{low:.{digits}f}, {high:.{digits}f}]", estimate, interval=(low, high))

@@ -1,0 +1,253 @@
+"""What a study is asked: its methods and experiments, how they are called, and who is compared.
+
+All of it comes from the configurations of its runs; nothing is read off a name.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from prunejax.config import Experiment
+from prunejax.measures import RunMeasures
+
+Study = Mapping[str, RunMeasures]
+"""The measures of each run by the name of its experiment, in the order of tables and figures."""
+STAGE_TITLES = {"head": "linear head", "finetune": "fine-tuning"}
+"""Of stages that come after a method's own first one."""
+
+
+class Shown(NamedTuple):
+    """A training method as tables and figures show it."""
+
+    name: str
+    """In `methods.METHODS`, for instance `supcon`."""
+    label: str
+    """For instance `SCL`; no two methods of a study have the same."""
+    colour: str
+    """As its entry asks for; see `figures.style.colours`."""
+
+
+class Pair(NamedTuple):
+    """Two pruned experiments whose losses are compared, by name."""
+
+    first: str
+    second: str
+    """The one that `first` is compared with; it may be missing in the study."""
+
+
+def experiment(study: Study, name: str) -> Experiment:
+    """What an experiment of the study is."""
+    return study[name].config.experiment
+
+
+def is_dense(study: Study, name: str) -> bool:
+    """Whether an experiment prunes nothing."""
+    return experiment(study, name).pruning is None
+
+
+def dense_experiments(study: Study) -> list[str]:
+    """Those that prune nothing, in order."""
+    return [name for name in study if is_dense(study, name)]
+
+
+def pruned_experiments(study: Study) -> list[str]:
+    """Those that prune, in order."""
+    return [name for name in study if not is_dense(study, name)]
+
+
+def shown_experiments(study: Study) -> list[str]:
+    """What has a column of its own, which begins with the dense models.
+
+    The pruned experiments, and the dense ones of which the study has no pruned one.
+    """
+    # Dense models are the first row of their pruned experiments' columns.
+    parents = {experiment(study, name).dense for name in pruned_experiments(study)}
+    alone = [name for name in dense_experiments(study) if name not in parents]
+    return [*pruned_experiments(study), *alone]
+
+
+def methods(study: Study) -> list[Shown]:
+    """The training methods in order of appearance."""
+    # Runs of one method should agree on how it is shown; if not, the first one's appearance counts.
+    first_run: dict[str, RunMeasures] = {}
+    for run in study.values():
+        first_run.setdefault(run.config.experiment.method, run)
+
+    # Two methods may have chosen the same label: then their names tell them apart.
+    labels = {name: run.config.appearance.label or name for name, run in first_run.items()}
+    known = Counter(labels.values())
+    found = []
+    for name, run in first_run.items():
+        label = labels[name]
+        if known[label] > 1:
+            label = f"{label} ({name})"
+        found.append(Shown(name, label, run.config.appearance.colour))
+    return found
+
+
+def method_of(study: Study, name: str) -> Shown:
+    """The method of an experiment."""
+    wanted = experiment(study, name).method
+    return next(method for method in methods(study) if method.name == wanted)
+
+
+def pruning_label(study: Study, name: str) -> str:
+    """How the way of pruning is called, for instance `GMP`."""
+    label = experiment(study, name).label
+    # `dense` is the default of the field: a pruned experiment that has it was given no label.
+    unnamed = label in ("", Experiment().label)
+    return name if unnamed and not is_dense(study, name) else label
+
+
+def title(study: Study, name: str) -> str:
+    """How an experiment is called, for instance `SCL / GMP` or `Sup, dense`; no two alike."""
+    # For instance two learning rates of one method: their names tell them apart.
+    same = [other for other in study if _plain_title(study, other) == _plain_title(study, name)]
+    return _plain_title(study, name) + (f" ({name})" if len(same) > 1 else "")
+
+
+def _plain_title(study: Study, name: str) -> str:
+    between = ", " if is_dense(study, name) else " / "
+    return method_of(study, name).label + between + pruning_label(study, name)
+
+
+def cell_title(study: Study, name: str, sparsity: float) -> str:
+    """How one cell is called, for instance `SCL / GMP, 90%`, or `SCL, dense` at sparsity 0."""
+    if sparsity:
+        return f"{title(study, name)}, {percent(study, sparsity)}%"
+    # Dense models that were not run have the title that they would have by default.
+    holder = holder_of(study, name, sparsity)
+    if holder is not None and holder in study:
+        return title(study, holder)
+    return f"{method_of(study, name).label}, {Experiment().label}"
+
+
+def stage_title(stage: str) -> str:
+    """How a stage after a method's first one is called."""
+    return STAGE_TITLES.get(stage, stage.replace("_", " "))
+
+
+def levels(study: Study) -> list[float]:
+    """All sparsities of a study, ascending."""
+    return sorted({level for run in study.values() for level in run.levels})
+
+
+def pruned_levels(study: Study) -> list[float]:
+    """All sparsities of a study but 0, ascending."""
+    return [level for level in levels(study) if level]
+
+
+def prunes(study: Study) -> bool:
+    """Whether anything is pruned."""
+    return bool(pruned_experiments(study) and pruned_levels(study))
+
+
+def headline(study: Study) -> float:
+    """The sparsity nearest to 90%, at which the paper compares."""
+    return min(levels(study), key=lambda level: abs(level - 0.9))
+
+
+def percent(study: Study, sparsity: float) -> str:
+    """A sparsity in %, in the fewest digits, from 3 on, that no other and neither 0 nor 1 has."""
+    # 99.95% must not read 100%, and 0.001% not 0%.
+    others = {0.0, 1.0, *levels(study)} - {sparsity}
+    for digits in range(3, 9):
+        text = f"{100 * sparsity:.{digits}g}"
+        if all(text != f"{100 * other:.{digits}g}" for other in others):
+            return text
+    return f"{100 * sparsity:.9g}"  # enough for any two of float32
+
+
+def holder_of(study: Study, name: str, sparsity: float) -> str | None:
+    """The experiment that holds a cell: of sparsity 0 the dense one, which may be missing."""
+    if sparsity or is_dense(study, name):
+        return name
+    return experiment(study, name).dense
+
+
+def at(study: Study, name: str, sparsity: float) -> RunMeasures | None:
+    """The models of one cell, or None if there are none; at sparsity 0 they are the dense ones."""
+    run = study.get(holder_of(study, name, sparsity) or "")
+    if run is None or sparsity not in run.levels:
+        return None
+    models = run.at(sparsity)
+    return models if len(models.seeds) else None
+
+
+def why_not(study: Study, name: str, sparsity: float) -> str:
+    """Why `at` returns None."""
+    run = study.get(holder_of(study, name, sparsity) or "")
+    if run is None or sparsity not in run.levels:
+        return "not run"
+    return f"0 of {run.trained(sparsity)} models"
+
+
+def trained(study: Study, name: str, sparsity: float) -> int:
+    """How many models of a cell were trained, those that are excluded included."""
+    holder = holder_of(study, name, sparsity)
+    run = study.get(holder or "")
+    return run.trained(sparsity) if run is not None else 0
+
+
+def pairs(study: Study) -> list[Pair]:
+    """The comparisons that the experiments ask for, in their order."""
+    found = []
+    for name in pruned_experiments(study):
+        other = experiment(study, name).against
+        if other is not None:
+            found.append(Pair(name, other))
+    return found
+
+
+def partner(study: Study, name: str) -> str | None:
+    """The experiment whose PIEs are shown together with this one's.
+
+    It is the one that this is compared with, or else the first that is compared with this, of
+    another method if there is one.
+    """
+    # Of several, one of another method: that PIEs are shared across methods is what surprises.
+    against = experiment(study, name).against
+    if against in study:
+        return against
+    others = [pair.first for pair in pairs(study) if pair.second == name]
+    of_other_methods = [
+        other for other in others if method_of(study, other) != method_of(study, name)
+    ]
+    return next(iter([*of_other_methods, *others]), None)
+
+
+def compared_methods(study: Study) -> tuple[str, str] | None:
+    """The labels of the first and the second method, if all comparisons are between these two."""
+    found = set()
+    for pair in pairs(study):
+        # A comparison with what is not there makes no claim about methods.
+        if pair.second in study:
+            found.add((method_of(study, pair.first).label, method_of(study, pair.second).label))
+    if len(found) != 1:
+        return None
+    first, second = found.pop()
+    return (first, second) if first != second else None
+
+
+def question(study: Study) -> str:
+    """What the study asks."""
+    compared = compared_methods(study)
+    if compared is None:
+        return "What does pruning destroy?"
+    return f"Does pruning hurt {compared[0]} more than {compared[1]}?"
+
+
+def scope(study: Study) -> str:
+    """How many images are counted among."""
+    return f"{len(next(iter(study.values())).labels):,} test images"
+
+
+def most_measured(study: Study, array: str) -> int:
+    """The models of a cell, at most, for which an array was measured."""
+    counts = [0]
+    for run in study.values():
+        if not run.has(array):
+            continue
+        for level in run.levels:
+            counts.append(len(run.at(level).only_measured(array).seeds))
+    return max(counts)

@@ -1,0 +1,281 @@
+"""The tables that every study gets: a row for each sparsity, columns for each experiment.
+
+Table numbers are those of the paper, whose numbers stand beside ours if they are given.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from prunejax.measures import RunMeasures
+from prunejax.measures.statistics import noise_floor
+from prunejax.report.published import Published, number
+from prunejax.report.study import (
+    Shown,
+    Study,
+    at,
+    experiment,
+    holder_of,
+    is_dense,
+    levels,
+    method_of,
+    methods,
+    most_measured,
+    percent,
+    pruned_experiments,
+    pruned_levels,
+    scope,
+    shown_experiments,
+    title,
+    trained,
+    why_not,
+)
+from prunejax.report.table import NOTHING, Cell, Table
+
+Make = Callable[[str, float, RunMeasures], Cell]
+"""`(experiment, sparsity, models of that cell) -> what stands in a column`."""
+
+FLOOR = "Floor: PIEs between disjoint halves of the dense models, mean of 100 splits."
+QUALITY_NUMBERS = {"supcon": 4, "cross_entropy": 5}
+"""The paper's tables of Q-Scores, by method."""
+
+
+def grid(
+    table: Table,
+    study: Study,
+    names: Sequence[str],
+    columns: Mapping[str, Make],
+    published: Published | None = None,
+) -> Table:
+    """Fills an empty table: a row for each sparsity, and for each experiment its columns.
+
+    Beside a value stand models that are missing, and the paper's number.
+
+    Args:
+        table: with a name and a title.
+        study: the measures.
+        names: of the experiments, in order.
+        columns: the function that fills each column, by its header.
+        published: the paper's numbers.
+    """
+    header = ["Sparsity [%]"]
+    rows = [[sparsity_cell(study, level)] for level in levels(study)]
+    for name in names:
+        for column, make in columns.items():
+            header.append(f"{title(study, name)} {column}")
+            for row in rows:
+                sparsity = row[0].value
+                cell = _grid_cell(study, name, sparsity, make)
+                theirs = number(published, study, column, name, sparsity)
+                if theirs is not None:
+                    cell = _also_beside(cell, f"paper {theirs}")
+                row.append(cell)
+    return dataclasses.replace(table, header=header, rows=rows)
+
+
+def _grid_cell(study: Study, name: str, sparsity: float, make: Make) -> Cell:
+    # A dense experiment has a column if nothing else shows it; its other rows are no omission.
+    if sparsity and is_dense(study, name):
+        return NOTHING
+    models = at(study, name, sparsity)
+    if models is None:
+        return Cell(why_not(study, name, sparsity))
+    # Models that diverged or collapsed are in no mean, and their number is no secret.
+    cell = make(name, sparsity, models)
+    wanted = trained(study, name, sparsity)
+    if len(models.seeds) < wanted:
+        cell = _also_beside(cell, f"{len(models.seeds)} of {wanted} models")
+    return cell
+
+
+def _also_beside(cell: Cell, text: str) -> Cell:
+    return cell._replace(beside=f"{cell.beside}; {text}" if cell.beside else text)
+
+
+def sparsity_cell(study: Study, sparsity: float) -> Cell:
+    """A sparsity in %."""
+    return Cell(percent(study, sparsity), sparsity)
+
+
+def mean_and_deviation(values: np.ndarray) -> Cell:
+    """Mean ± population standard deviation of `values`."""
+    mean = float(values.mean())
+    deviation = float(values.std())
+    return Cell(f"{mean:.2f} ± {deviation:.2f}", mean)
+
+
+def noise_floors(study: Study) -> dict[str, Cell]:
+    """Of each experiment the PIEs between halves of its dense models: mean and range of splits."""
+    # A hundred splits each: experiments of one dense parent share its floor.
+    of_dense: dict[str | None, Cell] = {}
+    floors = {}
+    for name in study:
+        holder = holder_of(study, name, 0.0)
+        if holder not in of_dense:
+            of_dense[holder] = _noise_floor(at(study, name, 0.0))
+        floors[name] = of_dense[holder]
+    return floors
+
+
+def _noise_floor(dense: RunMeasures | None) -> Cell:
+    if dense is None or len(dense.seeds) < 2:
+        return Cell("needs 2 dense models")
+    counts = np.asarray(noise_floor(dense.predictions, len(dense.class_names)))
+    mean = float(counts.mean())
+    return Cell(f"{mean:.0f} [{counts.min()}, {counts.max()}]", mean)
+
+
+def pies_and_accuracy(study: Study) -> dict[str, Make]:
+    """The columns of Table 1."""
+    floors = noise_floors(study)
+
+    def pies(name: str, sparsity: float, models: RunMeasures) -> Cell:
+        if not sparsity:
+            return NOTHING
+        dense = at(study, name, 0.0)
+        if dense is None:
+            return Cell("no dense run")
+        found = float(models.pies(dense).sum())
+        # The range of the floor stands in the table of all cells.
+        mean_floor = floors[name].text.split(" [")[0]
+        return Cell(f"{found:.0f}", found, f"floor {mean_floor}")
+
+    def accuracy(name: str, sparsity: float, models: RunMeasures) -> Cell:
+        return mean_and_deviation(100 * models.accuracy)
+
+    return {"PIE": pies, "Acc [%]": accuracy}
+
+
+def table_1(study: Study, published: Published | None = None) -> Table:
+    """PIEs, their noise floor, and test accuracy (mean ± standard deviation over models)."""
+    heading = f"Table 1. PIEs among {scope(study)}, and test accuracy (mean ± std over models)"
+    note = FLOOR
+    if published is not None:
+        note += " Paper: among 10,000, of 30 WRN-16-2 models (Δ GMP at 90%: 25)."
+    table = Table("table_1", heading, note=note)
+    return grid(table, study, shown_experiments(study), pies_and_accuracy(study), published)
+
+
+def quality_tables(study: Study, published: Published | None = None) -> list[Table]:
+    """Q-Score, Z-Score and l1 norm, a table for each method (the paper's Tables 4 and 5).
+
+    Means over models, then mean ± standard deviation over images.
+    """
+    if not any(run.has("q") for run in study.values()):
+        return []
+    in_papers_order = sorted(methods(study), key=lambda method: QUALITY_NUMBERS.get(method.name, 9))
+    return [_quality_table(study, method, published) for method in in_papers_order]
+
+
+def _quality_table(study: Study, method: Shown, published: Published | None) -> Table:
+    def column(array: str) -> Make:
+        def score(name: str, sparsity: float, models: RunMeasures) -> Cell:
+            measured = models.only_measured(array) if models.has(array) else None
+            if measured is None or not len(measured.seeds):
+                return Cell("not measured")
+            # First over models, then over images: the deviation is that of images, as the paper's.
+            cell = mean_and_deviation(measured.values(array).mean(0))
+            # All-zero representations have a Q-Score of 0 by definition; many would lower the mean.
+            dead = int((measured.values("l1") == 0).sum()) if array == "q" else 0
+            return cell._replace(beside=f"{dead} all-zero") if dead else cell
+
+        return score
+
+    # The paper's own two methods have the numbers of its tables.
+    columns = {"Q": column("q"), "Z": column("z"), "l1": column("l1")}
+    in_paper = QUALITY_NUMBERS.get(method.name)
+    table_name = f"table_{in_paper}" if in_paper else f"quality_{as_name(method.name)}"
+    heading = (
+        f"Q-Score, Z-Score and l1 norm of {method.label} models' representations of {scope(study)}"
+    )
+    if in_paper:
+        heading = f"Table {in_paper}. {heading}"
+    table = Table(table_name, heading, note="Mean over models, then mean ± std over images.")
+    names = [name for name in shown_experiments(study) if method_of(study, name) == method]
+    return grid(table, study, names, columns, published)
+
+
+def as_name(text: str) -> str:
+    """What can be part of a file's name and of a link, of any text."""
+    return re.sub(r"\W+", "_", text)
+
+
+def table_6(study: Study, published: Published | None = None) -> Table:
+    """Prediction depth of PIEs and of the other images, as Table 6.
+
+    Means over models, then mean ± standard deviation over images. The row of sparsity 0 holds the
+    dense models' depth, split by the PIEs of any of the experiment's sparsities.
+    """
+
+    def column(among_pies: bool) -> Make:
+        def depth(name: str, sparsity: float, models: RunMeasures) -> Cell:
+            pies = _pies_of_levels(study, name, [sparsity] if sparsity else pruned_levels(study))
+            if not pies:
+                return Cell("no PIEs known")
+            probed = models.only_measured("depth") if models.has("depth") else None
+            if probed is None or not len(probed.seeds):
+                return Cell("not probed")
+            # The row of one sparsity has one set of PIEs, that of the dense models has several.
+            chosen = np.any(pies, axis=0) == among_pies
+            if not chosen.any():
+                return Cell("none")
+            return mean_and_deviation(probed.values("depth").mean(0)[chosen])
+
+        return depth
+
+    heading = (
+        f"Table 6. Prediction depth over up to {most_measured(study, 'depth')} models a cell of "
+        f"{scope(study)}, mean ± std over images"
+    )
+    note = "At sparsity 0: the dense models', of the images that are PIEs at any sparsity."
+    table = Table("table_6", heading, note=note)
+    # Also keys of the published numbers, as are the headers of the other tables.
+    columns = {"depth of PIEs": column(True), "of non-PIEs": column(False)}
+    return grid(table, study, pruned_experiments(study), columns, published)
+
+
+def _pies_of_levels(study: Study, name: str, sparsities: Sequence[float]) -> list[np.ndarray]:
+    """Which images are PIEs at each of the sparsities that were run."""
+    dense = at(study, name, 0.0)
+    if dense is None:
+        return []
+    cells = [at(study, name, sparsity) for sparsity in sparsities]
+    return [cell.pies(dense) for cell in cells if cell is not None]
+
+
+def experiments_table(study: Study) -> Table:
+    """What was trained and pruned, and how."""
+    rows = []
+    for name, run in study.items():
+        entry = experiment(study, name)
+        pruning = entry.pruning
+        lost = int(run.excluded.sum())
+        texts = [
+            title(study, name),
+            name,
+            entry.method,
+            _schedule(run),
+            pruning.score if pruning else "-",
+            pruning.select if pruning else "-",
+            ", ".join(pruning.spare) if pruning and pruning.spare else "-",
+            entry.dense or "-",
+            entry.against or "-",
+            ", ".join(percent(study, level) for level in run.levels),
+        ]
+        count = Cell(str(len(run.seeds)), len(run.seeds), f"{lost} excluded" if lost else "")
+        rows.append([*map(Cell, texts), count])
+    header = ["Models", "Experiment", "Method", "Pruned at steps", "Score", "Selection", "Spared"]
+    header += ["Dense models", "Compared with", "Sparsities [%]", "n"]
+    return Table("experiments", "What was trained and pruned", header, rows)
+
+
+def _schedule(run: RunMeasures) -> str:
+    pruning = run.config.experiment.pruning
+    if pruning is None:
+        return "-"
+    if pruning.schedule is None:
+        return "once, then fine-tuned"
+    steps = getattr(run.config.prune, pruning.schedule)
+    return f"{steps.begin_step} to {steps.end_step}, every {steps.every_steps}"

@@ -1,0 +1,23 @@
+"""Room `runs`: a run and its directory: trained, saved, resumed, restored.
+
+`loop.run` is a whole run; `directory`, `log` and `checkpoint` write and read its parts;
+`load_population` restores its models on any machine.
+"""
+
+from prunejax.runs.checkpoint import load_population
+from prunejax.runs.directory import load_provenance
+from prunejax.runs.log import load_curves
+from prunejax.runs.loop import Outcome, Start, begin, run, train
+from prunejax.runs.restored import RestoredPopulation
+
+__all__ = [
+    "Outcome",
+    "RestoredPopulation",
+    "Start",
+    "begin",
+    "load_curves",
+    "load_population",
+    "load_provenance",
+    "run",
+    "train",
+]

@@ -1,0 +1,100 @@
+"""The training curves: `metrics.jsonl`, one line a report, written and read here."""
+
+import json
+import math
+import time
+from typing import Any
+
+import numpy as np
+
+from prunejax.config import UserError
+from prunejax.runs.checkpoint import KEPT
+from prunejax.runs.directory import is_remote, write_whole
+from prunejax.training import hosts
+from prunejax.training.population import Progress
+from prunejax.types import Path
+
+
+class MetricsLog:
+    """Appends a line for each report: stage, step, Unix time, and each metric `[models]`.
+
+    Of several processes only the first writes.
+    """
+
+    def __init__(self, run_dir: Path, done: int) -> None:
+        """Drops lines beyond `done`, of steps that were lost with a killed process.
+
+        Raises:
+            UserError: if the file is damaged.
+        """
+        self.path = run_dir / "metrics.jsonl"
+        if not hosts.is_first():
+            return
+        lines = []
+        if self.path.exists():
+            lines = self.path.read_text().splitlines(keepends=True)
+        try:
+            kept = [
+                line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= done
+            ]
+        except (ValueError, LookupError, TypeError) as error:
+            raise UserError(
+                f"{self.path}: damaged ({error}); mend it, or move it away to go on without"
+            ) from None
+        write_whole(self.path, "".join(kept))
+
+    def write(self, progress: Progress) -> None:
+        """Appends the line of one report; the metrics of frozen members are null.
+
+        Raises:
+            UserError: if the disk refuses it.
+        """
+        if not hosts.is_first():
+            return
+        line: dict[str, Any] = {
+            "stage": progress.stage,
+            "step": progress.step,
+            "time": round(time.time(), 1),
+        }
+        for name, values in progress.metrics.items():
+            line[name] = [_rounded(value) for value in values.tolist()]
+        text = json.dumps(line) + "\n"
+        try:
+            if is_remote(self.path):
+                self.path.write_text(self.path.read_text() + text)
+            else:
+                with self.path.open("a") as file:
+                    file.write(text)
+        except OSError as error:
+            raise UserError(f"{self.path}: {error.strerror}; {KEPT}") from None
+
+
+def _rounded(value: float) -> float | None:
+    """Six significant digits; JSON knows no NaN."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def load_curves(run_dir: Path, models: int) -> list[dict[str, Any]]:
+    """The lines of a run's `metrics.jsonl`, whose `loss` is an array `[models]`.
+
+    Args:
+        run_dir: the run's directory.
+        models: how many there must be.
+
+    Raises:
+        UserError: if it is missing or damaged.
+    """
+    path = run_dir / "metrics.jsonl"
+    try:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        for line in lines:
+            line["stage"] = str(line["stage"])
+            line["step"] = int(line["step"])
+            line["loss"] = np.array(line["loss"], float)  # a frozen model's null is NaN
+            if line["loss"].shape != (models,):
+                raise ValueError(f"a line that is not of {models} models")
+        return lines
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: no readable training curve ({type(error).__name__}: {error})"
+        ) from None

@@ -1,0 +1,202 @@
+"""A run, from its first step to its last: trained, saved, resumed, frozen.
+
+`run` is the whole of it. A command that shows the way calls its two halves: `begin` reads what is
+there and changes nothing, `train` goes on from it.
+"""
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from etils import epath
+
+from prunejax.config import Config
+from prunejax.data import Dataset
+from prunejax.methods import is_one_shot
+from prunejax.runs import checkpoint
+from prunejax.runs.directory import check_run, open_run
+from prunejax.runs.log import MetricsLog
+from prunejax.training import hosts
+from prunejax.training.members import Members, members_of
+from prunejax.training.population import Progress, fit, stage_steps
+from prunejax.training.programs import require_traceable, state_shapes
+from prunejax.training.state import TrainState
+from prunejax.training.task import Task, make_tasks, resolve
+from prunejax.types import Path
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Start:
+    """Where a run begins, or goes on."""
+
+    config: Config
+    """With what follows from the data and the entries; see `task.resolve`."""
+    dataset: Dataset
+    run_dir: Path
+    tasks: dict[str, Task]
+    """Of each stage, in order."""
+    members: Members
+    done: int
+    """Steps through all stages that are behind it."""
+    state: TrainState | None
+    """After them; at 0 the dense parents of a one-shot run, else None."""
+    damaged: tuple[int, ...]
+    """Checkpoints of later steps that cannot be read."""
+
+    @property
+    def stage_steps(self) -> dict[str, int]:
+        """Steps of each stage."""
+        return stage_steps(self.tasks)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all stages."""
+        return sum(self.stage_steps.values())
+
+    @property
+    def frozen(self) -> np.ndarray:
+        """Which members had been frozen before, bool `[models]`."""
+        if self.state is None:
+            return np.zeros(len(self.members), bool)
+        return np.asarray(self.state.frozen_at) >= 0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Outcome:
+    """How far a run has come."""
+
+    step: int
+    total_steps: int
+    frozen: np.ndarray
+    """Members that diverged or collapsed, bool `[models]`; see `step.make_step`."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is trained to its end."""
+        return self.step == self.total_steps
+
+
+def run(config: Config, dataset: Dataset, directory: str | os.PathLike[str]) -> Outcome:
+    """Trains a population to its end; run again, it resumes, or does nothing if it is finished.
+
+    Args:
+        config: the run.
+        dataset: on which to train.
+        directory: the run's own, made if need be. A one-shot run finds its dense parent beside it.
+
+    Returns:
+        The outcome; `load_population(directory)` has the models.
+
+    Raises:
+        UserError: if the settings cannot be trained, or the directory holds another run, is being
+            trained, or cannot be written. Nothing has then been changed on disk.
+    """
+    return train(begin(config, dataset, epath.Path(directory)))
+
+
+def begin(config: Config, dataset: Dataset, run_dir: Path) -> Start:
+    """Reads where a run stands, and refuses what cannot be trained; changes nothing.
+
+    Raises:
+        UserError: as `run`.
+    """
+    config = resolve(config, dataset)
+    tasks, members = make_tasks(config, dataset), members_of(config)
+
+    def find() -> checkpoint.RestoredPopulation | None:
+        if not check_run(run_dir, config, dataset):
+            return None
+        return checkpoint.newest(run_dir)
+
+    before = hosts.on_all_processes(find)
+    found = repr(before and (before.step, before.damaged))
+    hosts.require_same("the newest checkpoint", found)
+    start = Start(
+        config=config,
+        dataset=dataset,
+        run_dir=run_dir,
+        tasks=tasks,
+        members=members,
+        done=before.step if before else 0,
+        state=before.state if before else None,
+        damaged=before.damaged if before else (),
+    )
+    if start.done == start.total_steps:
+        return start
+    require_traceable(config, dataset)
+    if is_one_shot(config.experiment) and start.done == 0:
+        parents = hosts.on_all_processes(
+            lambda: checkpoint.load_parent(config, run_dir.parent, members, dataset.checksum)
+        )
+        start = dataclasses.replace(start, state=parents)
+    return start
+
+
+def train(
+    start: Start,
+    on_step: Callable[[str, float], None] = lambda stage, step: None,
+    on_report: Callable[[Progress], None] = lambda progress: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Trains from `start` to the end, saving as `config.checkpoint` says.
+
+    Args:
+        start: what `begin` returned.
+        on_step: called after every program; see `population.fit`.
+        on_report: called in every process with each progress, when its line is in `metrics.jsonl`.
+        should_stop: asked after every step; True saves and ends.
+
+    Raises:
+        UserError: if the directory cannot be written, or another process trains the run.
+    """
+    if start.done == start.total_steps:
+        return Outcome(start.done, start.total_steps, start.frozen)
+    config, run_dir = start.config, start.run_dir
+    current = start.tasks[checkpoint.stage_of(start.stage_steps, start.done)]
+    shapes = state_shapes(current, len(start.members))
+    with (
+        open_run(run_dir, config, start.dataset, start.stage_steps, shapes),
+        checkpoint.open_manager(run_dir, config, start.done, start.damaged) as manager,
+    ):
+        log = hosts.on_all_processes(lambda: MetricsLog(run_dir, start.done))
+        due = _Due(config, start.done)
+
+        def report_now() -> bool:
+            # Several processes wait for the next report, at which they agree.
+            return hosts.alone() and (should_stop() or due.is_late())
+
+        step, frozen = start.done, start.frozen
+        reports = fit(
+            config, start.members, start.dataset, start.state, start.done, on_step, report_now
+        )
+        for progress in reports:
+            hosts.on_all_processes(partial(log.write, progress))
+            on_report(progress)
+            step, frozen = progress.step, np.isnan(progress.metrics["loss"])
+            asked = hosts.any_of(should_stop())
+            late = hosts.any_of(due.is_late())
+            stops = asked and step < start.total_steps
+            if progress.ends_stage or stops or late or due.by_steps(step):
+                checkpoint.save(manager, config, step, progress.arrays)
+                due = _Due(config, step)
+            if stops:
+                break
+    return Outcome(step, start.total_steps, frozen)
+
+
+class _Due:
+    """When the next checkpoint is due, counted from the one before."""
+
+    def __init__(self, config: Config, step: int) -> None:
+        self.settings = config.checkpoint
+        self.step = step
+        self.time = time.monotonic()
+
+    def is_late(self) -> bool:
+        return time.monotonic() - self.time > 60 * self.settings.every_minutes
+
+    def by_steps(self, step: int) -> bool:
+        return step - self.step >= self.settings.every_steps

@@ -1,0 +1,6 @@
+"""Room `training`: a population of models, trained by compiled steps on all devices.
+
+`task` resolves the settings of one stage, `step` is what one model does at one step, `population`
+takes all members through all stages; `programs`, `plan`, `devices` and `hosts` say how that is
+computed. Nothing here writes a file.
+"""

@@ -1,0 +1,78 @@
+"""Trained models applied to images, in evaluation mode."""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import UInt8
+
+from prunejax.config import Config
+from prunejax.methods.augment import normalise
+from prunejax.nn import make_networks
+from prunejax.training.state import TrainState
+from prunejax.types import Array
+
+
+class Outputs(NamedTuple):
+    """What some models make of some images, on the device."""
+
+    models: slice
+    examples: slice
+    representations: Array
+    """`[models, examples, dim]`, not normalised."""
+    logits: Array
+    """`[models, examples, classes]`; of no class where the models have no linear head."""
+    probes: list[Array]
+    """Each `[models, examples, channels]`, averaged over positions; see the architecture."""
+
+
+def make_apply(config: Config) -> Callable[..., tuple[Array, Array, list[Array]]]:
+    """Returns `(state of one model, images uint8) -> representations, logits, probes`."""
+
+    def apply(
+        state: TrainState, images: UInt8[Array, "batch h w c"]
+    ) -> tuple[Array, Array, list[Array]]:
+        head = state.params.get("head")
+        num_classes = head["Dense_0"]["bias"].size if head else 0
+        networks: dict[str, Any] = make_networks(
+            config.model, num_classes, config.compute_dtype, config.execution.convolution
+        )
+        inputs = normalise(jnp.asarray(images, jnp.float32) / 255, config.data)
+        variables = {"params": state.params["encoder"], "batch_stats": state.batch_stats}
+        representations, probes = networks["encoder"].apply(variables, inputs)
+        logits = jnp.zeros((len(images), 0))
+        if head:
+            logits = networks["head"].apply({"params": head}, representations)
+        return representations, logits, probes
+
+    return apply
+
+
+def apply_in_batches(
+    config: Config,
+    state: TrainState,
+    images: UInt8[np.ndarray, "examples h w c"],
+    batch_size: int = 500,
+) -> Iterator[Outputs]:
+    """Yields outputs until every model of `state` has seen every image.
+
+    Streamed, so that no array over models, examples and features need be held. Several models go
+    together: `execution.models_per_program`, or 8.
+    """
+    apply = _make_population_apply(config)
+    count = len(jax.tree.leaves(state.params)[0])
+    most = config.execution.models_per_program or 8
+    for first in range(0, count, most):
+        models = slice(first, min(first + most, count))
+        part = jax.device_put(jax.tree.map(lambda leaf, chosen=models: leaf[chosen], state))
+        for start in range(0, len(images), batch_size):
+            examples = slice(start, min(start + batch_size, len(images)))
+            yield Outputs(models, examples, *apply(part, images[examples]))
+
+
+@cache
+def _make_population_apply(config: Config) -> Any:  # noqa: ANN401
+    return jax.jit(jax.vmap(make_apply(config), in_axes=(0, None)))

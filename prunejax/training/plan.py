@@ -1,0 +1,81 @@
+"""How the members of a population are divided among programs, so that each fits the memory."""
+
+import dataclasses
+import os
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from prunejax.config import UserError
+from prunejax.data import Dataset
+from prunejax.training import hosts
+from prunejax.training.devices import chunk_rows, make_mesh
+from prunejax.training.programs import Programs
+from prunejax.training.task import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The chunks of a population, and what one step of one program costs."""
+
+    chunks: list[np.ndarray]
+    """The members of each program, as indices; see `devices.chunk_rows`."""
+    mesh: Mesh
+    flops: float
+    """Floating-point operations, as XLA counts them, on all devices."""
+    bytes: int
+    """Peak memory of one process: arguments, results and temporaries."""
+
+    @property
+    def models_per_program(self) -> int:
+        """Members in one program, padding included."""
+        return len(self.chunks[0])
+
+
+def make_plan(task: Task, count: int, dataset: Dataset, program: Programs) -> Plan:
+    """As many of `count` models per program as the memory holds, at most 8 a device.
+
+    The memory is by the program's own count. `execution.models_per_program` sets another number.
+    On CPU it is one a device: the features of more do not stay in its cache, and longer programs
+    compile longer.
+
+    Raises:
+        UserError: if not even one model fits, or not as many as `execution.models_per_program`
+            says.
+    """
+    execution = task.config.execution
+    batch_size = min(task.settings.batch_size, len(dataset.train_labels))
+    wanted = execution.models_per_program
+    per_device = 1 if jax.default_backend() == "cpu" else 8
+    most = wanted or per_device * len(jax.devices())
+    while True:
+        mesh = make_mesh(execution, min(most, count))
+        chunks = chunk_rows(count, most, mesh.shape["models"])
+        size, local = len(chunks[0]), len(mesh.local_devices)
+        compiled = program(size, batch_size)
+        usage = compiled.memory_analysis()
+        needed = local * (usage.argument_size_in_bytes + usage.temp_size_in_bytes)
+        memory = hosts.min_over_processes(available_memory(local))
+        if needed <= memory:
+            flops = mesh.size * float(compiled.cost_analysis()["flops"])
+            return Plan(chunks, mesh, flops, needed)
+        if wanted or most == 1:
+            smaller = "execution.models_per_program" if size > 1 else f"{task.stage}.batch_size"
+            raise UserError(
+                f"stage {task.stage!r}: a program of {size} models needs {needed / 2**30:.1f} GiB, "
+                f"and {memory / 2**30:.1f} GiB may be used; lower {smaller}"
+            )
+        most = (min(most, size) + 1) // 2
+
+
+def available_memory(devices: int) -> float:
+    """Bytes that programs on `devices` of this process may use together.
+
+    That is 80% of the devices', or on CPU half the machine's. What happens to be free does not
+    count: a resumed run must cut its population as before to repeat it bit for bit.
+    """
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return 0.8 * stats["bytes_limit"] * devices
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2

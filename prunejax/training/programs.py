@@ -1,0 +1,186 @@
+"""The compiled steps of a population."""
+
+import math
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from prunejax.config import Config
+from prunejax.data import Dataset
+from prunejax.methods import stage_settings
+from prunejax.pruning import ScheduleSteps
+from prunejax.training import step as single
+from prunejax.training.devices import PER_MODEL, SHARED, make_mesh, over_models, split_batch
+from prunejax.training.state import TrainState
+from prunejax.training.step import PerModel, Shared
+from prunejax.training.task import Metrics, Task, make_task, make_tasks
+from prunejax.types import Array, Scalar, Tree
+
+CPU_OPTIONS = {
+    # XLA's other YNNPACK kernels, convolutions above all, make a step at 32x32 a third slower than
+    # its own.
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT",
+    # It drops the barriers in `nn.conv` before they have served.
+    "xla_disable_hlo_passes": "cse_barrier_expander",
+}
+Programs = Callable[[int, int], Any]
+"""`(models, batch_size) -> compiled step`."""
+
+
+class Steps(NamedTuple):
+    """Which steps one call of a program takes."""
+
+    first: Scalar
+    number: Scalar
+    """1 where there is no loop."""
+
+
+def make_step(task: Task, mesh: Mesh | None = None) -> Any:  # noqa: ANN401
+    """The jitted `step.make_step` over the models axis; the state it is given is donated.
+
+    Its arguments are (state, PerModel, Steps, Shared) and the static `batch_size`; the metrics are
+    sums over the steps. With a mesh, whose axis `models` must divide the models, each row of
+    devices steps its own: nothing passes between rows.
+    """
+    split = split_batch(mesh) if mesh else lambda rows: rows
+    step = single.make_step(task, split)
+    loops = steps_per_call(task.config) > 1
+
+    def take_steps(
+        state: TrainState, members: PerModel, steps: Steps, shared: Shared, *, batch_size: int
+    ) -> tuple[TrainState, Metrics]:
+        mapped = jax.vmap(partial(step, batch_size=batch_size), in_axes=(0, 0, None, None))
+
+        def one(state: TrainState, number: Scalar) -> tuple[TrainState, Metrics]:
+            return mapped(state, members, number, shared)
+
+        def body(number: Array, carry: tuple) -> tuple[TrainState, Metrics]:
+            state, metrics = one(carry[0], number)
+            return state, jax.tree.map(jnp.add, carry[1], metrics)
+
+        if not loops:
+            return one(state, steps.first)
+        _, shapes = jax.eval_shape(one, state, steps.first)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return jax.lax.fori_loop(steps.first, steps.first + steps.number, body, (state, zeros))
+
+    def population_step(
+        state: TrainState, members: PerModel, steps: Steps, shared: Shared, batch_size: int
+    ) -> tuple[TrainState, Metrics]:
+        function = partial(take_steps, batch_size=batch_size)
+        if mesh is not None:
+            function = over_models(function, mesh, (PER_MODEL, PER_MODEL, SHARED, SHARED))
+        return function(state, members, steps, shared)
+
+    placed = NamedSharding(mesh, PER_MODEL) if mesh else None
+    return jax.jit(
+        population_step, static_argnames="batch_size", donate_argnums=0, out_shardings=placed
+    )
+
+
+def steps_per_call(config: Config) -> int:
+    """The most steps that one call of a program takes; see `config.Execution`."""
+    if config.execution.steps_per_call is not None:
+        return config.execution.steps_per_call
+    return 1 if jax.default_backend() == "cpu" else 8
+
+
+def state_shapes(task: Task, models: int) -> TrainState:
+    """The shapes and dtypes of a population's state in a stage."""
+
+    def init_one(seed: Array) -> TrainState:
+        return single.init(task, seed)
+
+    return jax.eval_shape(jax.vmap(init_one), jax.ShapeDtypeStruct((models,), np.int32))
+
+
+def shared_arguments(task: Task, dataset: Dataset) -> Shared:
+    """What a stage's programs are given at every step alike."""
+    schedule = ScheduleSteps(
+        np.int32(task.schedule.begin), np.int32(task.schedule.end), np.int32(task.schedule.every)
+    )
+    return Shared(schedule, dataset.train_images, dataset.train_labels)
+
+
+def argument_shapes(
+    task: Task, num_train: int, models: int
+) -> tuple[TrainState, PerModel, Steps, Shared]:
+    """The shapes and dtypes of what a program of `models` members is given."""
+
+    def integers(*shape: int) -> Any:  # noqa: ANN401
+        return jax.ShapeDtypeStruct(shape, np.int32)
+
+    images: Any = jax.ShapeDtypeStruct((num_train, *task.image_shape), np.uint8)
+    sparsities: Any = jax.ShapeDtypeStruct((models,), np.float32)
+
+    members = PerModel(
+        seed=integers(models),
+        final_sparsity=sparsities,
+        order=integers(models, num_train),
+    )
+    shared = Shared(
+        schedule=ScheduleSteps(integers(), integers(), integers()),
+        images=images,
+        labels=integers(num_train),
+    )
+    return state_shapes(task, models), members, Steps(integers(), integers()), shared
+
+
+def make_programs(task: Task, dataset: Dataset) -> Programs:
+    """Returns `(models, batch_size) -> compiled step` over `devices.make_mesh`.
+
+    Each is compiled once, from shapes.
+    """
+
+    @cache
+    def program(models: int, batch_size: int) -> Any:  # noqa: ANN401
+        mesh = make_mesh(task.config.execution, models)
+
+        def placed(tree: Tree, spec: PartitionSpec) -> Tree:
+            sharding = NamedSharding(mesh, spec)
+            return jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+            )
+
+        num_train = len(dataset.train_labels)
+        state, members, steps, shared = argument_shapes(task, num_train, models)
+        lowered = make_step(task, mesh).lower(
+            placed(state, PER_MODEL),
+            placed(members, PER_MODEL),
+            placed(steps, SHARED),
+            placed(shared, SHARED),
+            batch_size=batch_size,
+        )
+        on_cpu = mesh.devices.flat[0].platform == "cpu"
+        return lowered.compile(CPU_OPTIONS if on_cpu else None)
+
+    return program
+
+
+def require_traceable(config: Config, dataset: Dataset) -> None:
+    """Traces one step of every stage without computing it.
+
+    Raises:
+        UserError: if an entry of the study refuses what the step gives it, for instance a
+            selection a leaf that it cannot divide.
+    """
+    for stage in make_tasks(config, dataset):
+        num_train = len(dataset.train_labels)
+        _trace(config, stage, dataset.image_shape, dataset.num_classes, num_train)
+
+
+@cache
+def _trace(
+    config: Config, stage: str, image_shape: tuple[int, ...], num_classes: int, num_train: int
+) -> None:
+    """Traces one step of a population of one; a study asks for each of its runs twice."""
+    batch_size = min(stage_settings(config, stage).batch_size, num_train)
+    epoch_steps = math.ceil(num_train / batch_size)
+    task = make_task(config, stage, image_shape, num_classes, epoch_steps)
+    function = partial(make_step(task), batch_size=batch_size)
+    jax.eval_shape(function, *argument_shapes(task, num_train, 1))

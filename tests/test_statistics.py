@@ -1,0 +1,115 @@
+"""How far measures vary, against counting by hand, scipy's tests and simulation."""
+
+import collections
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.stats import ttest_ind
+
+from prunejax.measures import statistics
+
+PREDICTIONS = hnp.arrays(
+    np.int32, st.tuples(st.integers(1, 6), st.just(8)), elements=st.integers(0, 3)
+)
+"""Of 1 to 6 models for 8 examples of 4 classes."""
+
+
+def naive_mode(column):
+    votes = collections.Counter(column.tolist())
+    return min(label for label, count in votes.items() if count == max(votes.values()))
+
+
+def naive_pies(dense, pruned):
+    return sum(naive_mode(d) != naive_mode(p) for d, p in zip(dense.T, pruned.T, strict=True))
+
+
+def how_often(drawn, models):
+    """How often each model was drawn in each row."""
+    counts = [np.bincount(row, minlength=models) for row in drawn]
+    return np.stack(counts).astype(np.float32)
+
+
+@settings(max_examples=25, deadline=None)
+@given(PREDICTIONS, PREDICTIONS, st.integers(0, 2**31))
+def test_weighted_pie_counts_are_those_of_the_models_drawn_as_often(dense, pruned, seed):
+    rng = np.random.default_rng(seed)
+    drawn_dense = rng.integers(0, len(dense), (3, len(dense)))
+    drawn_pruned = rng.integers(0, len(pruned), (3, len(pruned)))
+    found = statistics.pie_counts(
+        dense, pruned, how_often(drawn_dense, len(dense)), how_often(drawn_pruned, len(pruned)), 4
+    )
+    for count, d, p in zip(found, drawn_dense, drawn_pruned, strict=True):
+        assert count == naive_pies(dense[d], pruned[p])
+
+
+def test_the_noise_floor_compares_disjoint_halves_of_the_dense_models():
+    same = np.tile(np.arange(6) % 3, (5, 1))
+    assert statistics.noise_floor(same, 3).tolist() == [0] * 100
+    two_camps = np.stack([np.zeros(6, int), np.zeros(6, int), np.ones(6, int), np.ones(6, int)])
+    # Halves of one camp each differ everywhere; mixed halves tie, and so agree.
+    assert set(statistics.noise_floor(two_camps, 2).tolist()) == {0, 6}
+    with pytest.raises(ValueError, match="at least 2"):
+        statistics.noise_floor(same[:1], 3)
+
+
+def test_bootstrap_weights_draw_as_many_seeds_as_there_are():
+    weights = statistics.bootstrap_weights(7)
+    assert weights.shape == (1000, 7)
+    assert (weights.sum(1) == 7).all()
+    assert abs(weights.mean() - 1) < 1e-6
+    # The chance that a resample misses a given seed.
+    np.testing.assert_allclose((weights == 0).mean(), (6 / 7) ** 7, atol=0.02)
+
+
+@pytest.mark.parametrize("models", [3, 10, 30])
+def test_intervals_of_a_mean_hold_the_truth_95_times_in_100(models):
+    weights = statistics.bootstrap_weights(models)
+    held = 0
+    for values in np.random.default_rng(models).normal(size=(600, models)):
+        low, high = statistics.interval(values.mean(), weights @ values / models, models)
+        held += low < 0 < high
+    assert 0.92 < held / 600 < 0.98
+
+
+def test_the_interval_of_a_biased_statistic_lies_around_its_estimate():
+    replicates = np.random.default_rng(0).normal(size=1000)
+    low, high = statistics.interval(10.0, replicates + 25, 30)
+    np.testing.assert_allclose([low - 10, high - 10], [-2.08, 2.08], atol=0.2)
+
+
+def test_jaccard_by_chance_is_the_mean_over_all_sets_of_these_sizes():
+    first = np.arange(6) < 3
+    second = np.array([1, 1, 0, 0, 0, 0], bool)
+    overlaps = [len({0, 1, 2} & set(chosen)) for chosen in itertools.combinations(range(6), 2)]
+    index, chance, p = statistics.jaccard(first, second)
+    assert index == 2 / 3
+    np.testing.assert_allclose(chance, np.mean([k / (5 - k) for k in overlaps]))
+    np.testing.assert_allclose(p, np.mean([k >= 2 for k in overlaps]))
+    none = np.zeros(6, bool)
+    assert np.isnan(statistics.jaccard(none, none)[0])
+    assert statistics.jaccard(first, none) == (0, 0, 1)
+
+
+def test_compare_means_is_welchs_test_with_holms_correction():
+    rng = np.random.default_rng(2)
+    first = rng.normal(size=(5, 6))
+    second = rng.normal(size=(9, 6)) * 2 + [0, 1, 2, 3, 4, 0]
+    first[:, 5] = np.nan  # a class without images does not count among the tests
+    second[:, 5] = np.nan
+    raw = ttest_ind(first[:, :5], second[:, :5], equal_var=False).pvalue
+    expected = np.empty(5)
+    largest = 0.0
+    for rank, test in enumerate(np.argsort(raw)):
+        largest = max(largest, min(1.0, raw[test] * (5 - rank)))
+        expected[test] = largest
+    np.testing.assert_allclose(statistics.compare_means(first, second), [*expected, np.nan])
+
+
+def test_compare_means_of_populations_that_do_not_vary():
+    first = np.full((3, 2), 0.1)
+    second = np.array([[0.1, 0.2]] * 4)
+    assert statistics.compare_means(first, second).tolist() == [1, 0]
