@@ -1,0 +1,58 @@
+"""Entry `2:4`: of every four consecutive input channels of a kernel at most two are pruned.
+
+The pattern that sparse matrix units compute with. Source: Mishra et al. 2021.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from prunejax.config import UserError
+from prunejax.pruning.entry import SELECTIONS, Prunable, Selection
+from prunejax.pruning.masks import convolution_kernels, name_of
+from prunejax.types import Array, Scalar, Tree
+
+
+def n_of_m(keep: int, group: int) -> Selection:
+    """The selection that ends with `keep` weights in each group of `group`.
+
+    On the way there a group loses as many weights as the sparsity comes nearest to.
+    """
+
+    def attained(sparsity: float) -> float:
+        return min(round(sparsity * group), group - keep) / group
+
+    def select(
+        scores: Tree, masks: Tree, sparsity: Scalar, prunable: Prunable = convolution_kernels
+    ) -> Tree:
+        wanted = jnp.round(jnp.asarray(sparsity, jnp.float32) * group)
+        pruned = jnp.minimum(wanted.astype(jnp.int32), group - keep)
+
+        def update(path: tuple[Any, ...], leaf: Array, mask: Array) -> Array:
+            if not prunable(path, leaf):
+                return jnp.asarray(mask)
+            inputs = leaf.shape[-2]
+            if inputs % group:
+                raise UserError(
+                    f"selection {keep}:{group}: {name_of(path)} has {inputs} input channels, which "
+                    f"{group} does not divide; name a part of it in Pruning(spare=...)"
+                )
+            return jnp.asarray(mask) & (_places(leaf, mask, group) >= pruned)
+
+        return jax.tree_util.tree_map_with_path(update, scores, masks)
+
+    return Selection(f"{keep}:{group}", select, attained)
+
+
+def _places(leaf: Array, mask: Array, group: int) -> Array:
+    """Each weight's place in its group, from 0 for the one to be pruned first."""
+    *outer, inputs, outputs = leaf.shape
+    shape = (*outer, inputs // group, group, outputs)
+    # Pruned weights stay first. Both sorts are stable: of equal scores the lower index goes first.
+    ranked = jnp.where(mask, leaf, -jnp.inf).reshape(shape)
+    places = jnp.argsort(jnp.argsort(ranked, axis=-2), axis=-2)
+    return places.reshape(leaf.shape)
+
+
+SELECTIONS.add(n_of_m(2, 4))
