@@ -344,3 +344,21 @@ def test_curves_are_read_from_the_log(workdir, dataset):
     line = json.loads((workdir / "sup_gmp" / "metrics.jsonl").read_text().splitlines()[0])
     np.testing.assert_array_equal(first["loss"][1:], line["loss"][1:])
     assert np.isnan(first["loss"][0])
+
+
+def test_one_picture_or_table_that_fails_costs_a_note_and_no_other(
+    workdir, dataset, tmp_path, monkeypatch
+):
+    def fail(*arguments):
+        raise FloatingPointError("underflow\nin a corner")
+
+    monkeypatch.setattr("prunejax.report.figures.all_figures.figure_3", fail)
+    monkeypatch.setattr("prunejax.report.all_tables.intervals", fail)
+    page = report_of(workdir, dataset, tmp_path).read_text()
+    for title in ("Figure 3", "Intervals"):
+        told = "could not be made (FloatingPointError: underflow in a corner)"
+        assert f"Not shown: {title}, which {told}" in page
+    drawn = {path.stem for path in (tmp_path / "figures").glob("*.png")}
+    assert drawn == {*PICTURES} - {"figure_3"}
+    written = {path.stem for path in (tmp_path / "tables").glob("*.csv")}
+    assert written == {*TABLES} - {"intervals"}

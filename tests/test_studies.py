@@ -170,5 +170,6 @@ def test_a_study_of_simclr_ends_with_a_report_of_its_own_names(tmp_path):
     page = (tmp_path / "report" / "report.html").read_text()
     assert "SimCLR / GMP" in page
     assert "not run" not in page
+    assert "could not be made" not in page
     config = json.loads((tmp_path / "simclr_gmp" / "config.json").read_text())
     assert config["appearance"]["label"] == "SimCLR"

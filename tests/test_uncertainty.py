@@ -296,6 +296,16 @@ def test_findings_are_asked_of_the_papers_experiments_only(study, outsiders):
     assert not can_ask_findings({"sup_gmp": study["sup_gmp"], "scl_gmp": namesake})
 
 
+def test_another_study_is_told_only_of_the_findings_that_it_has(study, outsiders):
+    """Not that the rest of the paper is not run."""
+    mixed = {name: study[name] for name in ("sup_dense", "sup_gmp", "scl_dense", "scl_gmp")}
+    asked = [row[0].text for row in findings(mixed).rows]
+    assert "Δ GMP gives SCL fewer PIEs than GMP" in asked
+    asked = [row[0].text for row in findings(mixed | outsiders).rows]
+    assert "GMP gives SCL more PIEs than Sup" in asked
+    assert not any("One-Shot" in text or "Δ GMP" in text for text in asked)
+
+
 # --------------------------------------------------------- overlap and recall
 
 

@@ -1,5 +1,7 @@
 """Every table of a study, in the order of the page."""
 
+from collections.abc import Callable
+
 from prunejax.report.cells import intervals
 from prunejax.report.comparison import comparison, overlap
 from prunejax.report.hyperparameters import table_2
@@ -10,31 +12,41 @@ from prunejax.report.study import Study, pairs, prunes
 from prunejax.report.table import Table
 from prunejax.report.tables import experiments_table, quality_tables, table_1, table_6
 
+Makers = dict[str, Callable[[], list[Table]]]
 
-def make_tables(study: Study, published: Published | None = None) -> list[Table]:
-    """Every table that the study's experiments and measures allow, in the order of the page.
+
+def table_makers(study: Study, published: Published | None = None) -> Makers:
+    """What makes each table that the study's experiments and measures allow, in the page's order.
 
     Args:
         study: the measures of each experiment, all of the same test images.
         published: the paper's numbers, if they are for this data.
     """
-    compares = bool(pairs(study))
-    tables = []
+    compares, pruned = bool(pairs(study)), prunes(study)
+    makers: Makers = {}
     if compares:
-        tables.append(comparison(study))
+        makers["comparison"] = lambda: [comparison(study)]
     if can_ask_findings(study):
-        tables.append(findings(study, published))
-    tables.append(table_1(study, published))
-    tables.append(table_2(study, published))
+        makers["findings"] = lambda: [findings(study, published)]
+    makers["table_1"] = lambda: [table_1(study, published)]
+    makers["table_2"] = lambda: [table_2(study, published)]
     if is_papers(study, "sup_gmp"):
-        tables.append(table_3(study, published))
-    tables.extend(quality_tables(study, published))
-    if prunes(study) and any(run.has("depth") for run in study.values()):
-        tables.append(table_6(study, published))
-    tables.append(intervals(study))
+        makers["table_3"] = lambda: [table_3(study, published)]
+    makers["quality"] = lambda: quality_tables(study, published)
+    if pruned and any(run.has("depth") for run in study.values()):
+        makers["table_6"] = lambda: [table_6(study, published)]
+    makers["intervals"] = lambda: [intervals(study)]
     if compares:
-        tables.append(overlap(study))
-    if prunes(study):
-        tables.append(recall_change(study))
-    tables.append(experiments_table(study))
+        makers["overlap"] = lambda: [overlap(study)]
+    if pruned:
+        makers["recall"] = lambda: [recall_change(study)]
+    makers["experiments"] = lambda: [experiments_table(study)]
+    return makers
+
+
+def make_tables(study: Study, published: Published | None = None) -> list[Table]:
+    """Every table of `table_makers`."""
+    tables = []
+    for make in table_makers(study, published).values():
+        tables += make()
     return tables

@@ -3,15 +3,15 @@
 import base64
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jinja2
 from matplotlib.figure import Figure
 
 from prunejax.data import Dataset
-from prunejax.report.all_tables import make_tables
+from prunejax.report.all_tables import table_makers
 from prunejax.report.comparison import answer
-from prunejax.report.figures import Curves, Picture, make_figures
+from prunejax.report.figures import Curves, Picture, picture_makers
 from prunejax.report.figures.style import (
     colours,
     font_families,
@@ -53,13 +53,9 @@ def write(
     for part in ("tables", "figures"):
         (directory / part).mkdir(parents=True, exist_ok=True)
     # Files first: whatever happens to the page, the tables are there.
-    tables = make_tables(study, published)
-    for table in tables:
-        write_table(directory / "tables", table)
-    pictures = make_figures(study, curves, dataset)
-    drawn = {}
-    for name, picture in pictures.items():
-        drawn[name] = _save(study, picture.figure, directory / "figures" / name)
+    tables, failed_tables = _all_tables(directory / "tables", study, published)
+    makers = picture_makers(study, curves, dataset)
+    pictures, drawn, failed_pictures = _draw_all(directory / "figures", study, makers)
 
     # The page opens with the answer, of which the comparison holds the numbers.
     compared = next((table for table in tables if table.name == "comparison"), Table("", ""))
@@ -76,7 +72,13 @@ def write(
         methods=_methods(study),
         about=about(study),
         source=source,
-        notes=[*notes, *failure_notes(study), *_font_notes(study)],
+        notes=[
+            *notes,
+            *failure_notes(study),
+            *failed_tables,
+            *failed_pictures,
+            *_font_notes(study),
+        ],
         tables=tables,
         pictures=[_shown(name, picture, drawn[name]) for name, picture in pictures.items()],
         pointed=[name.replace("_", " ").capitalize() for name in pointed],
@@ -85,6 +87,50 @@ def write(
     path = directory / "report.html"
     write_whole(path, page)
     return path
+
+
+def _all_tables(
+    directory: Path, study: Study, published: Published | None
+) -> tuple[list[Table], list[str]]:
+    """Makes and writes every table; one that cannot be made costs a note, and not the others."""
+    tables, notes = [], []
+    for name, make in table_makers(study, published).items():
+        try:
+            made = make()
+        except Exception as error:  # of whatever a study's numbers may break
+            notes.append(_not_made(name, error))
+            continue
+        for table in made:
+            write_table(directory, table)
+        tables += made
+    return tables, notes
+
+
+def _draw_all(
+    directory: Path, study: Study, makers: Mapping[str, Callable[[], Picture]]
+) -> tuple[dict[str, Picture], dict[str, bytes], list[str]]:
+    """Draws and writes every figure; one that cannot be drawn costs a note, and not the others.
+
+    Returns:
+        the figures and their PNGs by name, and the notes.
+    """
+    pictures, drawn, notes = {}, {}, []
+    for name, make in makers.items():
+        try:
+            picture = make()
+            drawn[name] = _save(study, picture.figure, directory / name)
+            pictures[name] = picture
+        except OSError:
+            raise  # the disk, which refuses the others too
+        except Exception as error:  # of Matplotlib, with any names and numbers that a study has
+            notes.append(_not_made(name, error))
+    return pictures, drawn, notes
+
+
+def _not_made(name: str, error: Exception) -> str:
+    title = name.replace("_", " ").capitalize()
+    told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return f"Not shown: {title}, which could not be made ({told})"
 
 
 def write_table(directory: Path, table: Table) -> None:

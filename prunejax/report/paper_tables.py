@@ -14,7 +14,7 @@ from prunejax.report.comparison import (
 )
 from prunejax.report.published import Published, is_papers, paper_title
 from prunejax.report.resamples import INTERVALS, Resamples, with_interval
-from prunejax.report.study import Study, headline, percent, scope
+from prunejax.report.study import Study, headline, percent, pruned_experiments, scope
 from prunejax.report.table import NOTHING, Cell, Table
 from prunejax.report.tables import FLOOR, grid, noise_floors, pies_and_accuracy
 
@@ -81,13 +81,28 @@ def can_ask_findings(study: Study) -> bool:
     return False
 
 
+def _asked(study: Study) -> list[Finding]:
+    """Those that a table has a row for.
+
+    A study of the paper's experiments alone says of each finding what is not run yet. One that has
+    others too is another study, of which only what it has is told.
+    """
+    if all(is_papers(study, name) for name in pruned_experiments(study)):
+        return list(FINDINGS)
+    asked = []
+    for finding in FINDINGS:
+        if all(is_papers(study, name) for name in finding.experiments):
+            asked.append(finding)
+    return asked
+
+
 def findings(study: Study, published: Published | None = None) -> Table:
     """What the paper finds at its highest sparsity: ours with its interval; whether it holds."""
     resamples = Resamples(study)
     sparsity = headline(study)
     floors = noise_floors(study)
     rows = []
-    for finding in FINDINGS:
+    for finding in _asked(study):
         row = [Cell(finding.text), *_ours(study, resamples, floors, finding, sparsity)]
         if published is not None:
             theirs = _published_difference(finding, published, sparsity)

@@ -4,7 +4,7 @@ Where a panel's points are test images, point i is image i and the axes' `gid` i
 `style.point_to(...)`: the models whose predictions the report shows beside the image.
 """
 
-from prunejax.report.figures.all_figures import Picture, make_figures
+from prunejax.report.figures.all_figures import Picture, make_figures, picture_makers
 from prunejax.report.figures.bars import figure_4, figure_7
 from prunejax.report.figures.curves import Curves, training_curves
 from prunejax.report.figures.embedding import figure_1, figure_5
@@ -25,5 +25,6 @@ __all__ = [
     "figure_7",
     "in_style",
     "make_figures",
+    "picture_makers",
     "training_curves",
 ]

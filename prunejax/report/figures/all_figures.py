@@ -1,5 +1,7 @@
 """Every figure of a study, with its title and a text for who cannot see it."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
@@ -19,6 +21,8 @@ from prunejax.report.study import (
     prunes,
 )
 
+PANEL = "One panel per experiment"
+
 
 class Picture(NamedTuple):
     """A figure as the page shows it."""
@@ -29,105 +33,133 @@ class Picture(NamedTuple):
     """For who cannot see it."""
 
 
-def make_figures(
+def picture_makers(
     study: Study, curves: Curves, dataset: Dataset | None = None
-) -> dict[str, Picture]:
-    """Every figure that the study's experiments and measures allow, by the name of its file.
+) -> dict[str, Callable[[], Picture]]:
+    """What draws each figure that the study's experiments and measures allow, by its file's name.
 
     Args:
         study: the measures of each experiment, all of the same test images.
         curves: the training curves.
         dataset: the images; None leaves the gallery out.
     """
-    made = _of_pruned(study) if prunes(study) else {}
-    made |= _of_representations(study)
-    if dataset is not None and prunes(study):
-        made["figure_6"] = Picture(
-            figure_6(study, dataset.test_images),
-            f"Figure 6. PIEs at {_near(study)} on which most models agree: the label, the modal "
-            "prediction of the dense models (U) and of the pruned ones (S), and how many models "
-            "agree with it",
-            "A gallery of test images, one row per experiment, with their labels and predictions.",
-        )
-    made["training_curves"] = Picture(
-        training_curves(study, curves),
-        "Training loss: mean and range over seeds",
-        "Line charts of the loss by step, one panel per experiment, one line per sparsity.",
-    )
-    return dict(sorted(made.items()))
+    pruned = prunes(study)
+    makers: dict[str, Callable[[], Picture]] = {}
+    if _has(study, "umap"):
+        makers["figure_1"] = partial(_overview, study)
+    if pruned and _has(study, "q"):
+        makers["figure_2"] = partial(_quality, study)
+    if pruned and _has(study, "depth"):
+        makers["figure_3"] = partial(_depth, study)
+    if pruned and one_shot_experiments(study):
+        makers["figure_4"] = partial(_one_shot_bars, study)
+    if pruned and _has(study, "umap"):
+        makers["figure_5"] = partial(_embeddings, study)
+    if pruned and dataset is not None:
+        makers["figure_6"] = partial(_gallery, study, dataset)
+    if pruned:
+        makers["figure_7"] = partial(_all_bars, study)
+    makers["training_curves"] = partial(_curves, study, curves)
+    return makers
+
+
+def make_figures(
+    study: Study, curves: Curves, dataset: Dataset | None = None
+) -> dict[str, Picture]:
+    """Every figure of `picture_makers`, drawn."""
+    makers = picture_makers(study, curves, dataset)
+    return {name: make() for name, make in makers.items()}
 
 
 def _near(study: Study) -> str:
     return f"{percent(study, headline(study))}%"
 
 
+def _most(study: Study) -> str:
+    return f"{percent(study, max(levels(study)))}%"
+
+
 def _has(study: Study, array: str) -> bool:
     return any(run.has(array) for run in study.values())
 
 
-def _of_representations(study: Study) -> dict[str, Picture]:
-    """Figures 1 and 5."""
-    if not _has(study, "umap"):
-        return {}
-    near = _near(study)
-    most = f"{percent(study, max(levels(study)))}%"
-    both = near if near == most else f"{near} and {most}"
+def _overview(study: Study) -> Picture:
     count = next(iter(study.values())).config.measure.neighbors
-    pruned = prunes(study)
-    overview = Picture(
+    pruned = f" and {_most(study)} pruned" if prunes(study) else ""
+    return Picture(
         figure_1(study),
-        "Figure 1. UMAP of one model's representations of the test images: dense"
-        + (f" and {most} pruned" if pruned else "")
-        + ", coloured by modal prediction. Purity: how many of an image's "
+        f"Figure 1. UMAP of one model's representations of the test images: dense{pruned}, "
+        "coloured by modal prediction. Purity: how many of an image's "
         f"{count} nearest neighbours share its label (model mean)",
         "Scatter plots of test images in two dimensions; a row for each training method.",
     )
-    if not pruned:
-        return {"figure_1": overview}
-    return {
-        "figure_1": overview,
-        "figure_5": Picture(
-            figure_5(study),
-            f"Figure 5. UMAP of every experiment: dense, {both} pruned, coloured by modal "
-            "prediction",
-            "Scatter plots of test images in two dimensions; rows sparsities, columns experiments.",
-        ),
-    }
 
 
-def _of_pruned(study: Study) -> dict[str, Picture]:
-    """Figures 2, 3, 4 and 7."""
-    near = _near(study)
-    panel = "One panel per experiment"
-    strong = (
-        "; strong: PIEs also of the experiment that it is compared with" if pairs(study) else ""
+def _quality(study: Study) -> Picture:
+    return Picture(
+        figure_2(study),
+        f"Figure 2. Q-Score of each test image, mean over models: dense and {_near(study)} "
+        "pruned; r is Pearson's",
+        f"{PANEL}: dense Q-Score on x, pruned on y, a point per test image, PIEs marked, with "
+        "the identity line.",
     )
-    made = {}
-    if _has(study, "q"):
-        made["figure_2"] = Picture(
-            figure_2(study),
-            f"Figure 2. Q-Score of each test image, mean over models: dense and {near} pruned; "
-            "r is Pearson's",
-            f"{panel}: dense Q-Score on x, pruned on y, a point per test image, PIEs marked, with "
-            "the identity line.",
-        )
-    if _has(study, "depth"):
-        made["figure_3"] = Picture(
-            figure_3(study),
-            "Figure 3. Prediction depth of each test image, mean over probed models: dense and "
-            f"{near} pruned; points are spread by up to a tenth of a layer",
-            f"{panel}: dense depth on x, pruned on y, a point per test image, PIEs marked, with "
-            "the identity line.",
-        )
-    if one_shot_experiments(study):
-        made["figure_4"] = Picture(
-            figure_4(study),
-            f"Figure 4. PIEs per class under one-shot pruning{strong}",
-            "Bar charts of PIEs by true class, a row for each experiment, columns sparsities.",
-        )
-    made["figure_7"] = Picture(
+
+
+def _depth(study: Study) -> Picture:
+    return Picture(
+        figure_3(study),
+        "Figure 3. Prediction depth of each test image, mean over probed models: dense and "
+        f"{_near(study)} pruned; points are spread by up to a tenth of a layer",
+        f"{PANEL}: dense depth on x, pruned on y, a point per test image, PIEs marked, with "
+        "the identity line.",
+    )
+
+
+def _what_is_strong(study: Study) -> str:
+    if not pairs(study):
+        return ""
+    return "; strong: PIEs also of the experiment that it is compared with"
+
+
+def _one_shot_bars(study: Study) -> Picture:
+    return Picture(
+        figure_4(study),
+        f"Figure 4. PIEs per class under one-shot pruning{_what_is_strong(study)}",
+        "Bar charts of PIEs by true class, a row for each experiment, columns sparsities.",
+    )
+
+
+def _embeddings(study: Study) -> Picture:
+    near, most = _near(study), _most(study)
+    both = near if near == most else f"{near} and {most}"
+    return Picture(
+        figure_5(study),
+        f"Figure 5. UMAP of every experiment: dense, {both} pruned, coloured by modal prediction",
+        "Scatter plots of test images in two dimensions; rows sparsities, columns experiments.",
+    )
+
+
+def _gallery(study: Study, dataset: Dataset) -> Picture:
+    return Picture(
+        figure_6(study, dataset.test_images),
+        f"Figure 6. PIEs at {_near(study)} on which most models agree: the label, the modal "
+        "prediction of the dense models (U) and of the pruned ones (S), and how many models "
+        "agree with it",
+        "A gallery of test images, one row per experiment, with their labels and predictions.",
+    )
+
+
+def _all_bars(study: Study) -> Picture:
+    return Picture(
         figure_7(study),
-        f"Figure 7. PIEs per class at every sparsity{strong}",
+        f"Figure 7. PIEs per class at every sparsity{_what_is_strong(study)}",
         "Bar charts of PIEs by true class, rows sparsities, columns experiments.",
     )
-    return made
+
+
+def _curves(study: Study, curves: Curves) -> Picture:
+    return Picture(
+        training_curves(study, curves),
+        "Training loss: mean and range over seeds",
+        "Line charts of the loss by step, one panel per experiment, one line per sparsity.",
+    )
