@@ -1,4 +1,7 @@
-"""Contestants in processes of their own, asked for rounds in turns, so that a slow minute hits all of them alike."""
+"""Contestants in processes of their own, asked for rounds in turns.
+
+So a slow minute of a shared machine hits all of them alike.
+"""
 
 import contextlib
 import json
@@ -9,86 +12,145 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO
+
+from benchmarks.spec import Spec
+
+NOT_INHERITED = "GLIBC_TUNABLES"
+"""What ./launch.sh sets in this process, and a contestant must ask for."""
+LONGEST_MESSAGE = 120
 
 
 @dataclass
 class Contestant:
-    """One or more processes that share a round's work; `env` is added to this process's."""
+    """One or more processes that share a round's work."""
 
     name: str
-    specs: list[dict[str, Any]]
+    specs: list[Spec]
+    """One for each process."""
     env: dict[str, str] = field(default_factory=dict)
+    """Added to this process's environment."""
     seconds: list[float] = field(default_factory=list)
+    """Of each round that counts."""
     peak_bytes: int = 0
+    """Memory, of all processes together."""
     trouble: str = ""
+    """In one line why it is out, or empty."""
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
+    errors: IO[str] | None = None
+    """Where the processes write their stderr, once they are started."""
 
     def start(self) -> None:
         """Starts the processes, which begin to set themselves up."""
-        command = [sys.executable, "-m", "benchmarks.contestants"]
-        env = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"} | self.env
+        env = {name: value for name, value in os.environ.items() if name != NOT_INHERITED}
+        env.update(self.env)
         self.errors = tempfile.TemporaryFile("w+")
-        self.processes = [
-            subprocess.Popen([*command, json.dumps(spec)], stdin=-1, stdout=-1, stderr=self.errors, text=True, env=env)
-            for spec in self.specs
-        ]
+        for spec in self.specs:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.contestants", spec.to_json()],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.errors,
+                text=True,
+                env=env,
+            )
+            self.processes.append(process)
 
-    def round(self, limit: float) -> float | None:
-        """The seconds of one round, or None, with `trouble` set, when it fails or takes longer than `limit`."""
+    def do_round(self, limit: float) -> float | None:
+        """Has all processes do a round.
+
+        Args:
+            limit: in seconds.
+
+        Returns:
+            The seconds it took; None, with `trouble` set and the processes ended, if it failed or
+            took longer than `limit`.
+        """
         begin = time.perf_counter()
-        with contextlib.suppress(BrokenPipeError):
-            for process in self.processes:
-                print("go", file=process.stdin, flush=True)
-        answers = []
         for process in self.processes:
-            assert process.stdout
-            with selectors.DefaultSelector() as selector:
-                selector.register(process.stdout, selectors.EVENT_READ)
-                if not selector.select(max(0.0, begin + limit - time.perf_counter())):
-                    self.trouble = f"not done in {limit:.0f} s"
-                    self.stop()
-                    return None
-            if not (line := process.stdout.readline()):
-                self.errors.seek(0)
-                last = (self.errors.read().strip().splitlines() or ["died"])[-1]
-                self.trouble = " ".join(last.split())[:120]
+            assert process.stdin
+            # One that has died is found out below.
+            with contextlib.suppress(BrokenPipeError):
+                print("go", file=process.stdin, flush=True)
+        peak_bytes = 0
+        for process in self.processes:
+            line = self._read_line(process, begin + limit)
+            if not line:
+                self.trouble = self._last_error() if line == "" else f"not done in {limit:.0f} s"
                 self.stop()
                 return None
-            answers.append(json.loads(line)["peak_bytes"])
-        self.peak_bytes = sum(answers)
+            peak_bytes += json.loads(line)["peak_bytes"]
+        self.peak_bytes = peak_bytes
         return time.perf_counter() - begin
 
+    @staticmethod
+    def _read_line(process: subprocess.Popen[str], deadline: float) -> str | None:
+        """The next line that a process prints; empty if it has died, None after the deadline."""
+        assert process.stdout
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            left = max(0.0, deadline - time.perf_counter())
+            if not selector.select(left):
+                return None
+        return process.stdout.readline()
+
+    def _last_error(self) -> str:
+        """The last line on stderr, shortened."""
+        assert self.errors
+        self.errors.seek(0)
+        lines = self.errors.read().strip().splitlines()
+        last = lines[-1] if lines else "died"
+        return " ".join(last.split())[:LONGEST_MESSAGE]
+
     def stop(self) -> None:
-        """Ends the processes."""
+        """Ends the processes; may be called again."""
         for process in self.processes:
             process.kill()
             process.wait()
-            for pipe in filter(None, (process.stdin, process.stdout)):
-                with contextlib.suppress(BrokenPipeError):  # what it was still to be told
+            for pipe in (process.stdin, process.stdout):
+                assert pipe
+                # A pipe may hold what the process was still to be told.
+                with contextlib.suppress(BrokenPipeError):
                     pipe.close()
-        self.errors.close()
+        if self.errors:
+            self.errors.close()
 
 
 def duel(contestants: list[Contestant], repeats: int, limit: float) -> None:
-    """Fills in every contestant's `seconds`: `repeats` rounds each, in turns, each after one that is not counted.
+    """Fills in every contestant's `seconds` and `peak_bytes`, in turns.
 
-    They set themselves up one after another; that and the first round may take three times the `limit`. One that
-    fails is out.
+    They set themselves up one after another; that and the first round may take three times the
+    `limit`. One that fails is out, as is one that has `trouble` already.
+
+    Args:
+        contestants: not started yet.
+        repeats: rounds that count.
+        limit: of one round, in seconds.
     """
     running = []
     try:
         for contestant in contestants:
-            if not contestant.trouble:
-                contestant.start()
-                running.append(contestant)
-                contestant.round(3 * limit)
+            if contestant.trouble:
+                continue
+            contestant.start()
+            running.append(contestant)
+            contestant.do_round(3 * limit)
         for _ in range(repeats):
             for contestant in contestants:
-                # A process that was idle for a second may pay for it in the kernel, with a third of a second.
-                if contestant.trouble or contestant.round(limit) is None:
-                    continue
-                if (seconds := contestant.round(limit)) is not None:
-                    contestant.seconds.append(seconds)
+                if not contestant.trouble:
+                    _take_turn(contestant, limit)
     finally:
         for contestant in running:
             contestant.stop()
+
+
+def _take_turn(contestant: Contestant, limit: float) -> None:
+    """Does a round that counts, after one that does not.
+
+    A process that was idle for a second may pay for it in the kernel, with a third of a second.
+    """
+    if contestant.do_round(limit) is None:
+        return
+    seconds = contestant.do_round(limit)
+    if seconds is not None:
+        contestant.seconds.append(seconds)

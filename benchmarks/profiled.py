@@ -1,6 +1,7 @@
-"""What our training step spends its time on, from XLA's profiler: prints parts and their shares as JSON.
+"""What our training step spends its time on, from XLA's profiler: prints parts and their shares.
 
-XLA's CPU backend runs convolutions where its profiler does not see them: they are the time that the rest leaves.
+XLA's CPU backend runs convolutions where its profiler does not see them: they are the time that the
+rest leaves.
 """
 
 import collections
@@ -11,6 +12,12 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+
+from benchmarks.spec import Spec
 
 REST = "convolutions: forward, input and kernel gradients"
 PARTS = {
@@ -24,70 +31,135 @@ PARTS = {
     "other: residual sums, pooling, head, loss": r"",
 }
 """The first whose pattern is found in an operation's name or scope has the operation."""
+ENCLOSING = ("while", "call", "conditional")
+"""Operations whose events enclose those of what they call."""
+HOPS = 4
+"""Over so many users an operation without a scope is looked for one."""
+
+
+class Event(NamedTuple):
+    """An operation that a device has computed."""
+
+    name: str
+    milliseconds: float
 
 
 def main() -> None:
-    """Profiles the step that the argument describes."""
-    spec = json.loads(sys.argv[1])
-    import jax
+    """Profiles the step of the spec and the repeats in the arguments; prints rows as JSON."""
+    spec, repeats = Spec.from_json(sys.argv[1]), int(sys.argv[2])
+    jax.config.update("jax_num_cpu_devices", spec.devices)
+    from benchmarks.steps import rehearse
 
-    jax.config.update("jax_num_cpu_devices", spec["devices"])
-    from benchmarks.contestants import make_config, random_dataset
-    from prunejax import population, programs
+    rehearsal = rehearse(spec)
+    compiled = rehearsal.program(rehearsal.plan.models_per_program, spec.batch)
+    scopes = operation_scopes(compiled.as_text())
 
-    config, dataset, stage = make_config(spec), random_dataset(spec), spec["stage"]
-    who, program = population.members(config), programs.make_programs(config, stage, dataset)
-    plan = programs.plan(config, stage, len(who), dataset, program)
-    calls = population.rehearse(config, stage, who, dataset, plan, program, 1)
+    rehearsal.step()
+    total_ms = 1e3 * statistics.median(time_steps(rehearsal.step, repeats))
+    summed_ms = part_milliseconds(profile_steps(rehearsal.step, repeats), scopes)
+    model_ms = {part: ms / repeats / spec.models for part, ms in summed_ms.items()}
+    print(json.dumps(rows_of(model_ms, total_ms)))
 
-    def step() -> None:
-        jax.block_until_ready(next(calls))
 
-    scopes = operation_scopes(program(len(who), spec["batch"]).as_text())
-    step()
+def time_steps(step: Callable[[], None], repeats: int) -> list[float]:
+    """The seconds of each of `repeats` steps."""
     seconds = []
-    for _ in range(spec["repeats"]):
+    for _ in range(repeats):
         start = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def profile_steps(step: Callable[[], None], repeats: int) -> list[Event]:
+    """What XLA's profiler records of `repeats` steps, on all devices."""
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
-            for _ in range(spec["repeats"]):
+            for _ in range(repeats):
                 step()
         (path,) = glob.glob(f"{folder}/**/*.xplane.pb", recursive=True)
         profile = jax.profiler.ProfileData.from_file(path)
-    milliseconds = collections.Counter()
-    for event in (event for plane in profile.planes for line in plane.lines for event in line.events):
-        if "hlo_op" in dict(event.stats) and event.name in scopes:
-            names = (event.name, scopes[event.name])
-            part = next(part for part, pattern in PARTS.items() if any(re.search(pattern, name) for name in names))
-            milliseconds[part] += event.duration_ns / 1e6 / spec["repeats"] / len(who)
-    total = 1e3 * statistics.median(seconds)
-    milliseconds[REST] = total - sum(ms for part, ms in milliseconds.items() if part != REST)
-    rows = [
-        {"part": part, "ms a model": round(milliseconds[part], 1), "share": f"{milliseconds[part] / total:.1%}"}
-        for part in PARTS
-    ]
-    print(json.dumps(rows))
+        return list(_operations(profile))
+
+
+def _operations(profile: Any) -> Iterator[Event]:  # noqa: ANN401
+    for plane in profile.planes:
+        for line in plane.lines:
+            for event in line.events:
+                if "hlo_op" in dict(event.stats):
+                    yield Event(event.name, event.duration_ns / 1e6)
+
+
+def part_milliseconds(events: list[Event], scopes: dict[str, str]) -> dict[str, float]:
+    """The time of all events of each part.
+
+    Args:
+        events: of steps of one program.
+        scopes: of its operations; events of others do not count.
+    """
+    milliseconds: dict[str, float] = collections.defaultdict(float)
+    for event in events:
+        if event.name in scopes:
+            part = part_of(event.name, scopes[event.name])
+            milliseconds[part] += event.milliseconds
+    return milliseconds
+
+
+def part_of(name: str, scope: str) -> str:
+    """The part that has an operation."""
+    for part, pattern in PARTS.items():
+        if re.search(pattern, name) or re.search(pattern, scope):
+            return part
+    raise ValueError(f"no part has the operation {name}")  # the last one has every operation
+
+
+def rows_of(model_ms: dict[str, float], total_ms: float) -> list[dict[str, Any]]:
+    """A row of each part, in order.
+
+    Args:
+        model_ms: milliseconds of a step of one model, by part.
+        total_ms: of the step; what the other parts leave of it is the convolutions'.
+    """
+    seen = sum(ms for part, ms in model_ms.items() if part != REST)
+    rows = []
+    for part in PARTS:
+        ms = total_ms - seen if part == REST else model_ms.get(part, 0)
+        rows.append({"part": part, "ms a model": round(ms, 1), "share": f"{ms / total_ms:.1%}"})
+    return rows
 
 
 def operation_scopes(text: str) -> dict[str, str]:
-    """Each operation's scope in a compiled program; one that XLA made up has the scope of an operation that uses it."""
-    scopes, users = {}, {}
+    """The scope of each operation of a compiled program, by its name.
+
+    One that XLA made up has the scope of an operation that uses it.
+
+    Args:
+        text: the program as XLA prints it.
+    """
+    scopes: dict[str, str] = {}
+    users: dict[str, str] = {}  # the first of each operation
     for line in text.splitlines():
-        if found := re.match(r"\s*(?:ROOT )?%(\S+) = (?:\(.*?\)|\S+) ([\w-]+)\((.*)", line):
-            name, kind, rest = found.groups()
-            if kind in ("while", "call", "conditional"):
-                continue  # their events enclose those of what they call
-            scope = re.search(r'op_name="([^"]*)"', rest)
-            scopes[name] = scope[1] if scope else ""
-            for operand in re.findall(r"%([\w.-]+)", rest.split("metadata=")[0]):
-                users.setdefault(operand, name)
+        found = re.match(r"\s*(?:ROOT )?%(\S+) = (?:\(.*?\)|\S+) ([\w-]+)\((.*)", line)
+        if not found:
+            continue
+        name, kind, rest = found.groups()
+        if kind in ENCLOSING:
+            continue
+        scope = re.search(r'op_name="([^"]*)"', rest)
+        scopes[name] = scope[1] if scope else ""
+        operands, _, _ = rest.partition("metadata=")
+        for operand in re.findall(r"%([\w.-]+)", operands):
+            users.setdefault(operand, name)
+    return {name: _scope_of(name, scopes, users) for name in scopes}
 
-    def scope_of(name: str, hops: int = 4) -> str:
-        return scopes.get(name, "") or (scope_of(users[name], hops - 1) if hops and name in users else "")
 
-    return {name: scope_of(name) for name in scopes}
+def _scope_of(name: str, scopes: dict[str, str], users: dict[str, str]) -> str:
+    """The scope of an operation, or else of its user, or else of that one's; empty if none has."""
+    for _ in range(HOPS):
+        if scopes.get(name) or name not in users:
+            break
+        name = users[name]
+    return scopes.get(name, "")
 
 
 if __name__ == "__main__":

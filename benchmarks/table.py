@@ -1,0 +1,76 @@
+"""A suite's rows as a JSON file and a Markdown table, with the machine that they were taken on."""
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import re
+from pathlib import Path
+
+from benchmarks.suites import Options, Row
+
+PACKAGES = {"jax": "jax", "jaxlib": "jaxlib", "torch": "torch", "scikit-learn": "sklearn"}
+"""The packages whose versions are told, and their modules."""
+
+
+def write(out: Path, name: str, description: str, options: Options, rows: list[Row]) -> None:
+    """Writes `name`.json and `name`.md into the directory `out`, which it makes."""
+    out.mkdir(parents=True, exist_ok=True)
+    result = {
+        "suite": name,
+        "machine": machine(),
+        "batch": options.batch,
+        "dtype": options.dtype,
+        "repeats": options.repeats,
+        "rows": rows,
+    }
+    (out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    lines = [
+        f"# {name}",
+        "",
+        " ".join(description.split()),
+        "",
+        f"{machine()}; batch {options.batch}, {options.dtype}; medians of {options.repeats} "
+        "rounds in turns, each after one that is not counted.",
+        "",
+    ]
+    lines += markdown_table(rows)
+    (out / f"{name}.md").write_text("\n".join(lines) + "\n")
+
+
+def markdown_table(rows: list[Row]) -> list[str]:
+    """The lines of a table with a column of everything that a row has but its single times."""
+    columns = []
+    for row in rows:
+        for column in row:
+            if column != "seconds" and column not in columns:
+                columns.append(column)
+    lines = [_line(columns), "|---" * len(columns) + "|"]
+    for row in rows:
+        lines.append(_line([str(row.get(column, "")) for column in columns]))
+    return lines
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def machine() -> str:
+    """The processor, its cores, the versions of packages and the memory settings."""
+    parts = [_processor(), f"{os.cpu_count()} cores"]
+    for package, module in PACKAGES.items():
+        if importlib.util.find_spec(module):
+            parts.append(f"{package} {importlib.metadata.version(package)}")
+    memory = os.environ.get("GLIBC_TUNABLES") or "without the memory settings of launch.sh"
+    return f"{', '.join(parts)}; {memory}"
+
+
+def _processor() -> str:
+    """Its name, where Linux tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        model = re.search(r"model name\s*: (.*)", info.read_text())
+        if model:
+            return model[1]
+    return platform.processor()
