@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -128,7 +129,7 @@ def test_a_method_that_there_is_not_is_refused_with_the_nearest(make_config):
 
 
 def test_accuracy_is_the_fraction_of_largest_logits_that_are_the_labels():
-    logits = np.array([[3, 1, 2], [0, 5, 1], [1, 0, 0], [2, 2, 9]], np.float32)
+    logits = jnp.array([[3.0, 1, 2], [0, 5, 1], [1, 0, 0], [2, 2, 9]])
     assert accuracy_of(logits, np.array([0, 1, 2, 2])) == 0.75
 
 

@@ -50,8 +50,8 @@ def _places(leaf: Array, mask: Array, group: int) -> Array:
     *outer, inputs, outputs = leaf.shape
     shape = (*outer, inputs // group, group, outputs)
     # Pruned weights stay first. Both sorts are stable: of equal scores the lower index goes first.
-    ranked = jnp.where(mask, leaf, -jnp.inf).reshape(shape)
-    places = jnp.argsort(jnp.argsort(ranked, axis=-2), axis=-2)
+    order = jnp.lexsort((leaf.reshape(shape), jnp.asarray(mask).reshape(shape)), axis=-2)
+    places = jnp.argsort(order, axis=-2)
     return places.reshape(leaf.shape)
 
 

@@ -46,5 +46,5 @@ def _ordered_bits(scores: Float[Array, " n"]) -> UInt32[Array, " n"]:
     """Whole numbers from 1 that are ordered as the scores."""
     bits = jax.lax.bitcast_convert_type(jnp.asarray(scores, jnp.float32), jnp.uint32)
     sign = jnp.uint32(1 << 31)
-    ordered = jnp.where(bits >= sign, ~bits, bits | sign)
-    return jnp.maximum(ordered, jnp.uint32(1))
+    # Two's complement: -0.0 has the number of 0.0, and none has 0.
+    return jnp.where(bits >= sign, ~bits + 1, bits | sign)
