@@ -8,8 +8,9 @@ Source: Chen et al. 2020, eq. 1.
 from jaxtyping import Float
 
 from prunejax.config import Config
-from prunejax.methods.entry import METHODS, Loss, Method, Objective
-from prunejax.methods.losses import collapsed_supcon, supcon
+from prunejax.methods.entry import METHODS, Loss, Method
+from prunejax.methods.losses import supcon
+from prunejax.methods.supcon import SCL
 from prunejax.types import Array
 
 
@@ -24,24 +25,12 @@ def make_loss(config: Config) -> Loss:
     return loss
 
 
-def collapsed_loss(config: Config, samples: int) -> float:
-    """The loss when all of `samples` embeddings coincide."""
-    settings = config.supcon
-    return collapsed_supcon(samples, settings.temperature, settings.base_temperature)
-
-
 SIMCLR = METHODS.add(
     Method(
         name="simclr",
         label="SimCLR",
         colour="#009E73",  # Okabe & Ito's bluish green
-        objective=Objective(
-            make_loss=make_loss,
-            views=2,
-            network="projection",
-            augment="scl_augment",
-            collapsed_loss=collapsed_loss,
-        ),
-        stages=("scl", "head"),
+        objective=SCL.objective._replace(make_loss=make_loss),
+        stages=SCL.stages,
     )
 )
