@@ -52,7 +52,7 @@ BAD = {
         "dense=None is no dense experiment before it"
     ),
     f"def study(): return [{DENSE}, Experiment('b', method='supcon', dense='a', "
-    "pruning=Pruning(schedule='scl'))]": "no dense experiment before it that is trained by 'supcon'",
+    "pruning=Pruning(schedule='scl'))]": "no dense experiment before it that is trained by 'sup",
     f"def study(): return [{DENSE}, Experiment('b', dense='a', against='a', "
     "pruning=Pruning(schedule='sup'))]": "is compared with 'a', which is no pruned experiment",
 }
@@ -98,6 +98,10 @@ REFUSED = {
     "a sparsity out of reach": (
         "Experiment('b', dense='a', pruning=Pruning(schedule='sup', select='2:4'))",
         "reaches 0.5 and not the sparsity 0.9; use --sparsities=0.5",
+    ),
+    "a part that the network does not have": (
+        "Experiment('b', dense='a', pruning=Pruning(schedule='sup', spare=('stemm',)))",
+        "experiment 'b' spares 'stemm', which is no part of the network; there are: encoder",
     ),
     "gradients where there are none": (
         "Experiment('b', dense='a', pruning=Pruning(schedule=None, score='saliency'))",

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prunejax.config.errors import UserError
+from prunejax.config.levels import fraction
+from prunejax.config.settings import Schedule
 
 if TYPE_CHECKING:
-    from prunejax.config.settings import Augment, Config, Data
+    from prunejax.config.settings import Augment, Config, Data, Prune
 
 
 def validate(config: "Config", channels: int | None = None) -> None:
@@ -22,13 +24,35 @@ def validate(config: "Config", channels: int | None = None) -> None:
     """
     if config.seed + config.models > 2**31:
         raise UserError(f"seed is {config.seed}; seeds must lie in [0, 2**31)")
-    # Members carry their sparsity as float32: levels that are one there would be one population.
-    levels = {np.float32(sparsity) for sparsity in config.sparsities}
-    if not config.sparsities or len(levels) < len(config.sparsities):
-        raise UserError(f"sparsities {config.sparsities}: give at least one, and none twice")
+    _check_levels(config.sparsities)
+    _check_schedules(config.prune)
     _check_statistics(config.data, channels)
     _check_augment("sup_augment", config.sup_augment, channels)
     _check_augment("scl_augment", config.scl_augment, channels)
+
+
+def _check_levels(sparsities: tuple[float, ...]) -> None:
+    # Members carry their sparsity as float32: levels that are one there would be one population.
+    levels = [fraction(sparsity) for sparsity in sparsities]
+    if not levels or len(set(levels)) < len(levels):
+        raise UserError(
+            f"sparsities {sparsities}: give at least one, and none twice in single precision"
+        )
+    for sparsity in sparsities:
+        if np.float32(sparsity) == 1:
+            raise UserError(
+                f"sparsities {sparsities}: {sparsity} is 1 in single precision, which leaves no "
+                "weight; lower it"
+            )
+
+
+def _check_schedules(prune: "Prune") -> None:
+    for name, value in vars(prune).items():
+        if isinstance(value, Schedule) and value.begin_step < prune.count_from:
+            raise UserError(
+                f"prune.{name}.begin_step is {value.begin_step}, before the first step, which "
+                f"prune.count_from numbers {prune.count_from}; raise one or lower the other"
+            )
 
 
 def _check_statistics(data: "Data", channels: int | None) -> None:

@@ -120,6 +120,9 @@ class LearningRate:
     factor: NonNegative = 0.1
     final: NonNegative | None = None
     """None: no cosine."""
+    chained: bool = False
+    """Whether milestones and cosine change one rate in turn, as two schedulers of one optimizer do
+    in PyTorch and so in the released code: it then ends near `final` whatever the milestones."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -153,6 +156,9 @@ class Prune:
     power: Positive = 3
     at_multiples: bool = False
     """Update at multiples of `every_steps` only, as the released code, which ends short of it."""
+    count_from: Annotated[int, Field(ge=0, le=1)] = 0
+    """What schedules call a stage's first step: 0, so that an update at step 1000 comes after 1000
+    optimizer steps; or 1 as in the released code, where it comes after 999."""
     sup: Schedule = Schedule(1000, 20000, 500)
     scl: Schedule = Schedule(125, 2476, 62)
     scl_delayed: Schedule = Schedule(2450, 4760, 62)
@@ -245,6 +251,9 @@ class MeasureSettings:
     depth_target: Literal["label", "prediction"] = "label"
     """What a probe must predict: the true label (the paper's code), or the network's prediction
     (Baldock et al.)."""
+    depth_count: Literal["first_right", "last_wrong"] = "first_right"
+    """Which probe's number is the depth: of the first from which all are right (Baldock et al.), or
+    as in the paper's code of the last that is wrong, and 1 if none is."""
     depth_examples: Positive | None = None
     """Training images, class-balanced, that the probes are fitted on; None takes all."""
     umap_seed: GeneratorSeed = 0

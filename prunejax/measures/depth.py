@@ -4,11 +4,11 @@ import numpy as np
 
 from prunejax.config import UserError
 from prunejax.measures.entry import MEASURES, ArraySpec, Column, Context, Measure, ModelOutputs
-from prunejax.measures.neighbors import knn_predict, prediction_depth
+from prunejax.measures.neighbors import knn_predict, last_wrong_probe, prediction_depth
 
 
 def measure_depth(outputs: ModelOutputs, context: Context) -> dict[str, np.ndarray]:
-    """The prediction `depth` of each test image, from 1; see `neighbors.prediction_depth`.
+    """The prediction `depth` of each test image, from 1, counted as `measure.depth_count` says.
 
     Raises:
         UserError: if there are fewer training images than `measure.neighbors`.
@@ -30,7 +30,8 @@ def measure_depth(outputs: ModelOutputs, context: Context) -> dict[str, np.ndarr
         target = context.test_labels
     else:
         target = outputs.logits.argmax(-1).astype(np.int32)
-    return {"depth": np.asarray(prediction_depth(np.stack(votes), target))}
+    count = prediction_depth if settings.depth_count == "first_right" else last_wrong_probe
+    return {"depth": np.asarray(count(np.stack(votes), target))}
 
 
 DEPTH = MEASURES.add(
@@ -41,7 +42,7 @@ DEPTH = MEASURES.add(
         function=measure_depth,
         needs=frozenset({"probes", "logits"}),
         models="probed",
-        settings=("neighbors", "depth_target", "depth_examples"),
+        settings=("neighbors", "depth_target", "depth_examples", "depth_count"),
         columns=(Column("depth", "Depth"),),
     )
 )

@@ -64,6 +64,19 @@ def prediction_depth(
     return jnp.minimum(layers - right_from_here_on + 1, layers)
 
 
+def last_wrong_probe(
+    layer_predictions: Int[Array, "layers examples"], target: Int[Array, " examples"]
+) -> Int[Array, " examples"]:
+    """The last layer, from 1, whose probe does not predict `target`; 1 where all do.
+
+    The prediction depth of the paper's code: one less than `prediction_depth`, unless no probe is
+    wrong or the last one is.
+    """
+    wrong = jnp.asarray(layer_predictions) != jnp.asarray(target)[None]
+    numbers = jnp.arange(1, wrong.shape[0] + 1)[:, None]
+    return jnp.max(jnp.where(wrong, numbers, 1), axis=0)
+
+
 def _nearest(
     train: Float[Array, "train dim"], test: Float[Array, "test dim"] | None, k: int
 ) -> Int[Array, "queries k"]:

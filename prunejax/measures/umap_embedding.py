@@ -2,18 +2,34 @@
 
 import numpy as np
 
+from prunejax.config import UserError
 from prunejax.measures.entry import MEASURES, ArraySpec, Context, Measure, ModelOutputs
+
+NEIGHBORS = 15
+"""Of each image, to which its distance is kept: UMAP's default."""
+FEWEST = 4
+"""Images of which UMAP can make a map of two dimensions: its start needs three eigenvectors."""
 
 
 def measure_umap(outputs: ModelOutputs, context: Context) -> dict[str, np.ndarray]:
     """The places `umap` of the test images, of arbitrary scale.
 
     Source: McInnes et al. 2018.
+
+    Raises:
+        UserError: if there are fewer test images than it can place.
     """
+    images = len(context.test_labels)
+    if images < FEWEST:
+        raise UserError(f"UMAP needs {FEWEST} test images at least; there are {images}")
     import umap  # compiles for seconds when imported
 
-    # One thread, without which a seed does not fix the result.
-    embedding = umap.UMAP(random_state=context.settings.umap_seed, n_jobs=1)
+    # Few images have fewer neighbours; one thread, without which a seed does not fix the result.
+    embedding = umap.UMAP(
+        n_neighbors=min(NEIGHBORS, images - 1),
+        random_state=context.settings.umap_seed,
+        n_jobs=1,
+    )
     return {"umap": np.asarray(embedding.fit_transform(outputs.representations))}
 
 

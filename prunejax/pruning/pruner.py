@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from prunejax.config import Config, Schedule, UserError
-from prunejax.methods import is_one_shot, stages_of
+from prunejax.methods import is_one_shot, objective_of, stages_of
 from prunejax.pruning.entry import SCORES, SELECTIONS, Prunable, Score, Selection
 from prunejax.pruning.masks import (
     apply_masks,
@@ -28,10 +28,13 @@ class Pruner(NamedTuple):
     prunable: Prunable
     power: int
     at_multiples: bool
+    count_from: int = 0
 
     def updates(self, steps: ScheduleSteps, final_sparsity: Scalar) -> Updates:
         """When, and to what sparsity."""
-        return gradual_updates(steps, final_sparsity, self.power, self.at_multiples)
+        return gradual_updates(
+            steps, final_sparsity, self.power, self.at_multiples, self.count_from
+        )
 
     def update(
         self,
@@ -89,14 +92,22 @@ def make_pruner(config: Config, stage: str) -> Pruner:
     if pruning is not None and prunes_here:
         score, select = pruning.score, pruning.select
     prunable = convolution_kernels
-    if config.experiment.prune_head:
+    # A head that comes after the pruned stage is not pruned by its schedule.
+    trains_head = objective_of(config, stages_of(config)[0]).network == "head"
+    if config.experiment.prune_head and trains_head:
         prunable = convolution_and_head_kernels
     if stage == "head" and config.prune.head is not None:
         prunable = head_kernel
     if pruning is not None and pruning.spare:
         prunable = without(prunable, pruning.spare)
-    power, at_multiples = config.prune.power, config.prune.at_multiples
-    return Pruner(SCORES[score], SELECTIONS[select], prunable, power, at_multiples)
+    return Pruner(
+        score=SCORES[score],
+        select=SELECTIONS[select],
+        prunable=prunable,
+        power=config.prune.power,
+        at_multiples=config.prune.at_multiples,
+        count_from=config.prune.count_from,
+    )
 
 
 def schedule_steps(config: Config, stage: str) -> ScheduleSteps:

@@ -14,7 +14,10 @@ StepNumber = int | np.integer | Array
 
 
 class ScheduleSteps(NamedTuple):
-    """A schedule as the compiled step gets it: traced, so that experiments share the program."""
+    """A schedule as the compiled step gets it: traced, so that experiments share the program.
+
+    Its steps are numbered as in the configuration, from `prune.count_from`.
+    """
 
     begin: StepNumber
     end: StepNumber
@@ -26,7 +29,7 @@ NEVER = ScheduleSteps(-2, -1, 1)
 
 
 class Updates(NamedTuple):
-    """The mask updates of one member."""
+    """The mask updates of one member, by steps of the stage from 0."""
 
     first: StepNumber
     """The step before which masks are updated for the first time."""
@@ -69,7 +72,11 @@ def is_prune_step(
 
 
 def gradual_updates(
-    steps: ScheduleSteps, final_sparsity: Scalar, power: Scalar, at_multiples: bool
+    steps: ScheduleSteps,
+    final_sparsity: Scalar,
+    power: Scalar,
+    at_multiples: bool,
+    count_from: int = 0,
 ) -> Updates:
     """The updates that a schedule makes.
 
@@ -79,12 +86,15 @@ def gradual_updates(
         power: of the polynomial.
         at_multiples: as the released code, update at the multiples of `every` between begin and
             end only: each target then comes up to a period late, and the last ones never.
+        count_from: what the schedule calls the stage's first step. The steps of the updates are
+            counted from 0 all the same.
     """
     begin, end, every = steps
     first, last = begin, end
     if at_multiples:
         first = (begin + every - 1) // every * every  # rounded up; the steps may be traced
         last = end // every * every
+    first, last = first - count_from, last - count_from
     target = polynomial_schedule(final_sparsity, begin, end, power)
     # The first update has the target of `begin`.
     return Updates(first, last, every, lambda step: target(step - first + begin))

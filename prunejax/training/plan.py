@@ -1,7 +1,7 @@
 """How the members of a population are divided among programs, so that each fits the memory."""
 
 import dataclasses
-import os
+import platform
 
 import jax
 import numpy as np
@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from prunejax.config import UserError
 from prunejax.data import Dataset
-from prunejax.training import hosts
+from prunejax.training import hosts, machine
 from prunejax.training.devices import chunk_rows, make_mesh
 from prunejax.training.programs import Programs
 from prunejax.training.task import Task
@@ -72,10 +72,13 @@ def make_plan(task: Task, count: int, dataset: Dataset, program: Programs) -> Pl
 def available_memory(devices: int) -> float:
     """Bytes that programs on `devices` of this process may use together.
 
-    That is 80% of the devices', or on CPU half the machine's. What happens to be free does not
-    count: a resumed run must cut its population as before to repeat it bit for bit.
+    That is 80% of the devices', or on CPU half of what the machine has for this process, which
+    other processes of the same population on it share. What happens to be free does not count: a
+    resumed run must cut its population as before to repeat it bit for bit.
     """
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return 0.8 * stats["bytes_limit"] * devices
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
+    here = platform.node()
+    sharing = hosts.gather_texts(here).count(here)
+    return machine.memory_bytes() / 2 / sharing

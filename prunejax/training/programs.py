@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from prunejax.config import Config
+from prunejax.config import Config, UserError
 from prunejax.data import Dataset
-from prunejax.methods import stage_settings
+from prunejax.methods import stage_settings, stages_of
 from prunejax.pruning import ScheduleSteps
+from prunejax.pruning.masks import name_of
 from prunejax.training import step as single
 from prunejax.training.devices import PER_MODEL, SHARED, make_mesh, over_models, split_batch
 from prunejax.training.state import TrainState
@@ -174,6 +175,22 @@ def require_traceable(config: Config, dataset: Dataset) -> None:
         _trace(config, stage, dataset.image_shape, dataset.num_classes, num_train)
 
 
+def _require_spared_parts(config: Config, state: TrainState) -> None:
+    """Refuses a part that is to stay dense and that the network does not have."""
+    pruning = config.experiment.pruning
+    if pruning is None:
+        return
+    parts: dict[str, None] = {}
+    for path, _ in jax.tree_util.tree_leaves_with_path(state.params):
+        parts |= dict.fromkeys(name_of(path).split("/"))
+    for name in pruning.spare:
+        if name not in parts:
+            raise UserError(
+                f"experiment {config.experiment.name!r} spares {name!r}, which is no part of the "
+                f"network; there are: {', '.join(parts)}"
+            )
+
+
 @cache
 def _trace(
     config: Config, stage: str, image_shape: tuple[int, ...], num_classes: int, num_train: int
@@ -182,5 +199,7 @@ def _trace(
     batch_size = min(stage_settings(config, stage).batch_size, num_train)
     epoch_steps = math.ceil(num_train / batch_size)
     task = make_task(config, stage, image_shape, num_classes, epoch_steps)
+    if stage == stages_of(config)[0]:
+        _require_spared_parts(config, state_shapes(task, 1))
     function = partial(make_step(task), batch_size=batch_size)
     jax.eval_shape(function, *argument_shapes(task, num_train, 1))

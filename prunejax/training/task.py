@@ -148,12 +148,13 @@ def _check_pruning(config: Config) -> None:
             f"experiment {config.experiment.name!r}: score {pruning.score!r} needs the gradients "
             "of a training step, and one-shot pruning has none; give it a schedule"
         )
-    for sparsity in config.sparsities:
-        attained = pruner.select.attained(sparsity)
-        if abs(attained - sparsity) > 1e-6:
+    attained = {level: pruner.select.attained(level) for level in config.sparsities}
+    for level, reached in attained.items():
+        if abs(reached - level) > 1e-6:
+            levels = ",".join(f"{value:g}" for value in sorted({*attained.values()} - {0.0}))
             raise UserError(
                 f"experiment {config.experiment.name!r}: selection {pruning.select!r} reaches "
-                f"{attained:g} and not the sparsity {sparsity:g}; use --sparsities={attained:g}"
+                f"{reached:g} and not the sparsity {level:g}; use --sparsities={levels or 'others'}"
             )
 
 
