@@ -20,6 +20,7 @@ from prunejax.runs.directory import load_provenance
 from prunejax.runs.restored import RestoredPopulation
 from prunejax.training import hosts
 from prunejax.training.members import Members, members_of
+from prunejax.training.state import under_own_switches
 from prunejax.types import Path
 
 
@@ -27,6 +28,7 @@ def _untracked(unit: str, total: int) -> AbstractContextManager[Advance]:
     return contextlib.nullcontext(lambda count: None)
 
 
+@under_own_switches
 def evaluate(
     trained: RestoredPopulation,
     dataset: Dataset,

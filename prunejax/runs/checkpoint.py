@@ -1,4 +1,4 @@
-"""Orbax checkpoints of a run: saved, checked, restored anywhere.
+"""Checkpoints of a run: saved, checked, restored anywhere.
 
 Steps count through all stages. A checkpoint at the border of two stages belongs to the earlier one;
 the next stage's start follows from it by a pure function of the seed. Every process writes the
@@ -6,15 +6,10 @@ models that its devices have. Beside the arrays lies a note: the format, the con
 digest of each model, because a damaged file may well be restored with other numbers in it.
 """
 
-import contextlib
 import dataclasses
-import errno
 import itertools
 import json
-import os
-import re
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -28,87 +23,37 @@ from prunejax.data import digest
 from prunejax.methods import stage_settings, stages_of
 from prunejax.pruning import expected_sparsity, make_pruner
 from prunejax.pruning.masks import sparsity
-from prunejax.runs.directory import differing_data, is_remote, load_provenance, require_room
+from prunejax.runs import damage
+from prunejax.runs.damage import Damaged
+from prunejax.runs.directory import differing_data, require_room
+from prunejax.runs.manager import (
+    KEPT,
+    disk_trouble,
+    in_one_line,
+    name_of,
+    open_manager,
+    read_arrays,
+    read_note,
+    record_newest,
+    steps_of,
+    write,
+)
+from prunejax.runs.provenance import load_provenance
 from prunejax.runs.restored import RestoredPopulation
 from prunejax.training import hosts
 from prunejax.training.devices import local_rows
 from prunejax.training.members import Members, members_of
 from prunejax.training.programs import state_shapes
-from prunejax.training.state import TrainState
+from prunejax.training.state import TrainState, under_own_switches
 from prunejax.training.task import make_task
-from prunejax.types import Path
+from prunejax.types import Path, Tree
 
-KEPT = "the checkpoints before are whole: make room, and run it again to go on"
 FORMAT = 4
 """To be raised when the arrays of older checkpoints would mean something else."""
 READABLE = (3, 4)
 """Format 3 has other names in its configuration (`config.files`) and the same arrays."""
-
-
-@contextlib.contextmanager
-def open_manager(
-    run_dir: Path,
-    config: Config,
-    resume_at: int | None = None,
-    damaged: tuple[int, ...] = (),
-) -> Iterator[ocp.CheckpointManager]:
-    """The run's Orbax manager: asynchronous, keeping the newest; when it closes all is written.
-
-    Args:
-        run_dir: the run's directory.
-        config: how many checkpoints are kept.
-        resume_at: the step that training goes on from: what a killed process left half written is
-            then removed. None: it only reads.
-        damaged: checkpoints that are removed then too.
-
-    Raises:
-        UserError: if there are other checkpoints of later steps, or the disk refuses what is
-            written in the block.
-    """
-    writes = resume_at is not None
-    me = jax.process_index()
-    involved: dict[str, Any] = {}
-    if not writes:
-        involved["primary_host"] = me
-        involved["active_processes"] = {me}
-        involved["barrier_sync_key_prefix"] = f"read{me}"
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=config.checkpoint.keep,
-        create=False,
-        read_only=not writes,
-        cleanup_tmp_directories=writes,
-        multiprocessing_options=ocp.options.MultiprocessingOptions(**involved),
-    )
-    handlers = {"state": ocp.StandardCheckpointHandler(), "note": ocp.JsonCheckpointHandler()}
-    place = run_dir / "checkpoints"
-    if not is_remote(run_dir):
-        place = place.absolute()
-    manager = ocp.CheckpointManager(place, options=options, item_handlers=handlers)
-    try:
-        with manager:
-            later = max(set(manager.all_steps()) - set(damaged), default=0)
-            if writes and later > resume_at:
-                raise UserError(
-                    f"{run_dir} was trained by another process in this moment; run it again"
-                )
-            for step in damaged:
-                manager.delete(step)
-            yield manager
-    except (ValueError, OSError) as error:
-        trouble = _disk_trouble(error)
-        if trouble is None:
-            raise
-        raise UserError(f"{run_dir}: cannot write a checkpoint: {trouble}; {KEPT}") from None
-
-
-def _disk_trouble(error: Exception) -> str | None:
-    """What the system says is wrong with the disk; None if something is missing, or it is another
-    kind of error."""
-    found = re.search(r"os_error_code='(\d+)'", str(error))  # as tensorstore says it
-    code = int(found[1]) if found else getattr(error, "errno", None)
-    if code in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
-        return None
-    return os.strerror(code)
+NOTED = ("format", "config", "rows", "digests")
+"""What the note of every checkpoint has; since format 4 also its own digest."""
 
 
 def save(manager: ocp.CheckpointManager, config: Config, step: int, state: TrainState) -> None:
@@ -118,6 +63,7 @@ def save(manager: ocp.CheckpointManager, config: Config, step: int, state: Train
         UserError: if there is no room for it.
     """
     manager.wait_until_finished()
+    record_newest(manager)
     hosts.on_all_processes(lambda: require_room(manager.directory, state, 1, KEPT))
     digests: dict[int, str] = {}
     for text in hosts.gather_texts(json.dumps(_digests(state))):
@@ -130,8 +76,38 @@ def save(manager: ocp.CheckpointManager, config: Config, step: int, state: Train
         "rows": len(jax.tree.leaves(state)[0]),
         "digests": [digests[row] for row in range(len(members))],
     }
-    arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), note=ocp.args.JsonSave(note))
-    manager.save(step, args=arguments)
+    write(manager, step, state, damage.with_digest(note))
+
+
+def verify(manager: ocp.CheckpointManager, config: Config, step: int, like: TrainState) -> None:
+    """Waits until a checkpoint is written, and reads it back; the first process does.
+
+    Args:
+        manager: with which it was saved.
+        config: of the run.
+        step: of the checkpoint.
+        like: a state of the same structure.
+
+    Raises:
+        UserError: if it cannot be read, or is not what was saved.
+    """
+    manager.wait_until_finished()
+    run_dir = manager.directory.parent
+
+    def read() -> None:
+        if not hosts.is_first():
+            return
+        try:
+            with open_manager(run_dir, config) as reader:
+                _read(reader, step, _read_note(reader, step), like)
+        except Exception as error:
+            raise UserError(
+                f"{run_dir}: checkpoint {step} was written and cannot be read back "
+                f"({in_one_line(error)}); mend the disk or use another one, and run it again"
+            ) from error
+        record_newest(manager)
+
+    hosts.on_all_processes(read)
 
 
 def _digests(state: TrainState) -> dict[int, str]:
@@ -151,6 +127,7 @@ def stage_of(stage_steps: dict[str, int], step: int) -> str:
     return next(name for name, end in zip(stage_steps, ends, strict=True) if step <= end)
 
 
+@under_own_switches
 def load_population(run_dir: str | Path) -> RestoredPopulation:
     """Restores the newest checkpoint of a run to NumPy, on any machine.
 
@@ -166,32 +143,51 @@ def load_population(run_dir: str | Path) -> RestoredPopulation:
     return restored
 
 
+@under_own_switches
 def newest(run_dir: Path) -> RestoredPopulation | None:
     """As `load_population`; None for a run that has no checkpoint yet."""
     config, provenance = load_config(run_dir), load_provenance(run_dir)
     stages_of(config)  # an unknown method is no fault of a checkpoint
-    damaged = {}
     with open_manager(run_dir, config) as manager:
-        for step in sorted(manager.all_steps(), reverse=True):
+        while True:
+            steps = steps_of(manager)
             try:
-                restored = _restore(manager, config, provenance, step)
-            except UserError as error:
-                raise UserError(f"{run_dir}: checkpoint {step} {error}") from None
-            except (ValueError, OSError, KeyError, TypeError) as error:
-                trouble = _disk_trouble(error)
-                if trouble:
-                    raise UserError(
-                        f"{run_dir}: checkpoint {step} cannot be read: {trouble}"
-                    ) from None
-                told = " ".join(str(error).split())[:120]
-                damaged[step] = f"checkpoint {step} is damaged ({told})"
-                continue
-            if damaged:
-                told = "; ".join(damaged.values())
-                warnings.warn(
-                    f"{run_dir}: {told}; checkpoint {step} is taken instead", stacklevel=2
-                )
-            return dataclasses.replace(restored, damaged=tuple(damaged))
+                return _newest_of(run_dir, config, provenance, manager, steps)
+            except UserError:
+                # Training may have gone on meanwhile, and removed what was being read.
+                manager.reload()
+                if steps_of(manager) == steps:
+                    raise
+
+
+def _newest_of(
+    run_dir: Path,
+    config: Config,
+    provenance: dict[str, Any],
+    manager: ocp.CheckpointManager,
+    steps: list[int],
+) -> RestoredPopulation | None:
+    """The first of these checkpoints that is not damaged; None of none.
+
+    Raises:
+        UserError: if all are, or one cannot be read for another reason than damage.
+    """
+    damaged = {}
+    for step in steps:
+        try:
+            restored = _restore(manager, config, provenance, step)
+        except UserError as error:
+            raise UserError(f"{run_dir}: checkpoint {step} {error}") from None
+        except Exception as error:
+            proof = damage.proof(manager.directory / str(step), error)
+            if proof is None:
+                raise _unexplained(run_dir, step, error) from error
+            damaged[step] = f"checkpoint {step} is damaged ({proof})"
+            continue
+        if damaged:
+            told = "; ".join(damaged.values())
+            warnings.warn(f"{run_dir}: {told}; checkpoint {step} is taken instead", stacklevel=3)
+        return dataclasses.replace(restored, damaged=tuple(damaged))
     if damaged:
         told = "; ".join(damaged.values())
         raise UserError(
@@ -200,19 +196,29 @@ def newest(run_dir: Path) -> RestoredPopulation | None:
     return None
 
 
+def _unexplained(run_dir: Path, step: int, error: Exception) -> UserError:
+    trouble = disk_trouble(error)
+    if trouble:
+        return UserError(f"{run_dir}: checkpoint {step} cannot be read: {trouble}")
+    return UserError(
+        f"{run_dir}: checkpoint {step} cannot be read ({in_one_line(error)}), and nothing shows "
+        "that it is damaged: leave the directory as it is, and try again with more memory, or with "
+        "the versions in its provenance.json"
+    )
+
+
 def _restore(
     manager: ocp.CheckpointManager, config: Config, provenance: dict[str, Any], step: int
 ) -> RestoredPopulation:
     """One checkpoint.
 
     Raises:
-        UserError: if it cannot be this run's.
-        ValueError, OSError, KeyError, TypeError: if it is damaged.
+        UserError: if it is whole, and cannot be this run's.
+        Exception: if it cannot be read.
     """
     members = members_of(config)
     stage_steps, classes = provenance["stage_steps"], provenance["class_names"]
-    only_note = ocp.args.Composite(note=ocp.args.JsonRestore())
-    note = manager.restore(step, args=only_note)["note"]
+    note = _read_note(manager, step)
     _check_note(note, config, stage_steps, step)
 
     # As many rows as were written: those beyond the members are padding of the devices it was
@@ -221,13 +227,9 @@ def _restore(
     epoch_steps = stage_steps[stage] // stage_settings(config, stage).epochs
     task = make_task(config, stage, provenance["image_shape"], len(classes), epoch_steps)
     shapes = state_shapes(task, note["rows"])
-    template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    only_state = ocp.args.Composite(state=ocp.args.StandardRestore(template))
-    state = manager.restore(step, args=only_state)["state"]
+    state = _read(manager, step, note, shapes)
+    _check_shapes(shapes, state)
     state = jax.tree.map(lambda leaf: leaf[: len(members)], state)
-    if list(_digests(state).values()) != note["digests"]:
-        raise ValueError("its arrays are not those that were written")
-
     _check_finite(members, state)
     _check_masks(config, stage_steps, step, members, state)
     return RestoredPopulation(
@@ -240,6 +242,43 @@ def _restore(
         class_names=classes,
         data_checksum=provenance["data_checksum"],
     )
+
+
+def _read_note(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
+    """The note of a checkpoint.
+
+    Raises:
+        Damaged: if it is not the one that was written.
+    """
+    note = read_note(manager, step)
+    if not damage.digest_holds(note):
+        raise Damaged("its note is not the one that was written")
+    lacking = [name for name in NOTED if name not in note]
+    if lacking:
+        raise Damaged(f"its note lacks {', '.join(lacking)}")
+    return note
+
+
+def _read(
+    manager: ocp.CheckpointManager, step: int, note: dict[str, Any], like: Tree
+) -> TrainState:
+    """The arrays of a checkpoint, all rows, in the structure of `like`.
+
+    Raises:
+        Damaged: if they are not those that were written.
+        ValueError: if they are of another structure.
+    """
+    arrays = read_arrays(manager, step)
+    names = [name_of(path) for path, _ in jax.tree.leaves_with_path(like)]
+    if set(names) != set(arrays):
+        strange = sorted(set(names) ^ set(arrays))
+        raise ValueError(f"its arrays are not those of these settings: {', '.join(strange)}")
+    leaves = [arrays[name] for name in names]
+    state = jax.tree.unflatten(jax.tree.structure(like), leaves)
+    digests = list(_digests(state).values())
+    if digests[: len(note["digests"])] != note["digests"]:
+        raise Damaged("its arrays are not those that were written")
+    return state
 
 
 def _check_note(
@@ -261,6 +300,17 @@ def _check_note(
         raise UserError(
             f"does not fit the stages in provenance.json ({stage_steps}); was that edited? undo it"
         )
+
+
+def _check_shapes(shapes: TrainState, state: TrainState) -> None:
+    """Refuses arrays that are those that were written, and others than the settings ask for."""
+    wanted = jax.tree.leaves_with_path(shapes)
+    for (path, expected), leaf in zip(wanted, jax.tree.leaves(state), strict=True):
+        if (leaf.shape, leaf.dtype) != (expected.shape, expected.dtype):
+            raise UserError(
+                f"has {name_of(path)} of {leaf.dtype} {list(leaf.shape)} where these settings make "
+                f"{expected.dtype} {list(expected.shape)}; use the versions in provenance.json"
+            )
 
 
 def _check_finite(members: Members, state: TrainState) -> None:

@@ -5,25 +5,25 @@ or in a bucket (`gs://`, `s3://`). A bucket has no locks, and room without end.
 """
 
 import contextlib
-import datetime
 import fcntl
-import importlib.metadata
 import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import PurePath
-from typing import Any, TextIO
+from typing import TextIO
 
 import jax
 
 from prunejax.config import Config, UserError, differences, load_config, to_json
 from prunejax.data import Dataset
+from prunejax.runs.provenance import load_provenance, this_session
 from prunejax.training import hosts
 from prunejax.types import Path, Tree
+
+TRIAL = 0
+"""The step of the checkpoint that shows whether some can be kept here; see `trial`."""
 
 
 def check_run(run_dir: Path, config: Config, dataset: Dataset) -> bool:
@@ -34,7 +34,7 @@ def check_run(run_dir: Path, config: Config, dataset: Dataset) -> bool:
             data, or one that is being trained.
     """
     if not (run_dir / "config.json").exists():
-        if any((run_dir / "checkpoints").glob("[0-9]*")):
+        if _has_checkpoints(run_dir):
             raise UserError(
                 f"{run_dir} has checkpoints but no config.json; put that back, "
                 "or use another --workdir"
@@ -52,6 +52,34 @@ def check_run(run_dir: Path, config: Config, dataset: Dataset) -> bool:
     return True
 
 
+def _has_checkpoints(run_dir: Path) -> bool:
+    """Whether there are any, whole or half written, besides what a trial has left."""
+    directory = run_dir / "checkpoints"
+    if not directory.exists():
+        return False
+    # Not by a glob, which would take a bracket in the path for a pattern.
+    steps = [path.name.split(".")[0] for path in directory.iterdir()]
+    return any(step.isdigit() and int(step) != TRIAL for step in steps)
+
+
+def require_keepable(run_dir: Path) -> None:
+    """Refuses a path that TensorStore, which writes the arrays, takes for another.
+
+    Raises:
+        UserError: saying which character it is.
+    """
+    path = run_dir if is_remote(run_dir) else run_dir.absolute()
+    trouble = None
+    if "\\" in str(path):
+        trouble = "has a backslash, which is taken for a slash"
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        trouble = "is not UTF-8"
+    if trouble:
+        raise UserError(f"{path}: checkpoints cannot be kept where the path {trouble}; rename it")
+
+
 def differing_data(ours: str, theirs: str) -> list[str]:
     """As `config.differences`, of two data checksums."""
     if ours == theirs:
@@ -61,7 +89,12 @@ def differing_data(ours: str, theirs: str) -> list[str]:
 
 @contextlib.contextmanager
 def open_run(
-    run_dir: Path, config: Config, dataset: Dataset, stage_steps: dict[str, int], state: Tree
+    run_dir: Path,
+    config: Config,
+    dataset: Dataset,
+    stage_steps: dict[str, int],
+    state: Tree,
+    try_out: Callable[[], object] = lambda: None,
 ) -> Iterator[None]:
     """Creates the run directory if need be, notes this session in it, and holds its lock.
 
@@ -73,52 +106,90 @@ def open_run(
         dataset: that the run trains on.
         stage_steps: of each stage.
         state: the population's, or its shapes: room for checkpoints of it must be there.
+        try_out: called by all processes once the lock is held and before anything is noted; raises
+            a UserError if the run cannot be kept there.
 
     Raises:
         UserError: if it cannot be written, is being trained by another process, or has no room.
+            What this call has created is then removed.
     """
-    with contextlib.ExitStack() as stack:
-
-        def begin() -> None:
-            if hosts.is_first():
-                _begin(stack, run_dir, config, dataset, stage_steps, state)
-
-        hosts.on_all_processes(begin)
-        yield
-
-
-def _begin(
-    stack: contextlib.ExitStack,
-    run_dir: Path,
-    config: Config,
-    dataset: Dataset,
-    stage_steps: dict[str, int],
-    state: Tree,
-) -> None:
-    copies = config.checkpoint.keep + 1
-    require_room(run_dir, state, copies, "make room, or use another --workdir")
-    before = []
-    if (run_dir / "config.json").exists():
-        before = load_provenance(run_dir)["sessions"]
     provenance = {
         "data_checksum": dataset.checksum,
         "class_names": dataset.class_names,
         "image_shape": dataset.image_shape,
         "stage_steps": stage_steps,
-        "sessions": [*before, _session()],
     }
+    with contextlib.ExitStack() as held:
+        with contextlib.ExitStack() as undo:
+
+            def claim() -> None:
+                if hosts.is_first():
+                    copies = config.checkpoint.keep + 1
+                    require_room(run_dir, state, copies, "make room, or use another --workdir")
+                    _claim(run_dir, held, undo)
+
+            def note() -> None:
+                if hosts.is_first():
+                    _note_session(run_dir, config, provenance, undo)
+
+            require_keepable(run_dir)
+            hosts.on_all_processes(claim)
+            try_out()
+            hosts.on_all_processes(note)
+            undo.pop_all()
+        yield
+
+
+def _claim(run_dir: Path, held: contextlib.ExitStack, undo: contextlib.ExitStack) -> None:
+    """Creates the directory and takes its lock."""
+    checkpoints = run_dir / "checkpoints"
     try:
-        (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
-        if not is_remote(run_dir):
-            file = stack.enter_context(open(run_dir / ".lock", "a+"))
-            _lock(file)
-            file.truncate(0)
-            owner = f"process {os.getpid()} on {socket.gethostname()}"
-            print(owner, file=file, end="", flush=True)
+        if is_remote(run_dir):
+            checkpoints.mkdir(parents=True, exist_ok=True)
+            return
+        lacking = [path for path in (checkpoints, *checkpoints.parents) if not path.exists()]
+        for path in reversed(lacking):
+            path.mkdir(exist_ok=True)
+            undo.callback(_remove_empty, path)
+        path = run_dir / ".lock"
+        is_new = not path.exists()
+        file = held.enter_context(open(path, "a+"))
+        _lock(file)
+        if is_new:
+            undo.callback(path.unlink, missing_ok=True)
+        file.truncate(0)
+        owner = f"process {os.getpid()} on {socket.gethostname()}"
+        print(owner, file=file, end="", flush=True)
+    except OSError as error:
+        raise _cannot_write(run_dir, error) from None
+
+
+def _note_session(
+    run_dir: Path, config: Config, provenance: dict[str, object], undo: contextlib.ExitStack
+) -> None:
+    """Writes `provenance.json` and `config.json`."""
+    sessions = []
+    if (run_dir / "config.json").exists():
+        sessions = load_provenance(run_dir)["sessions"]
+    else:
+        undo.callback((run_dir / "config.json").unlink, missing_ok=True)
+        undo.callback((run_dir / "provenance.json").unlink, missing_ok=True)
+    provenance = provenance | {"sessions": [*sessions, this_session()]}
+    try:
         write_whole(run_dir / "provenance.json", json.dumps(provenance, indent=2) + "\n")
         write_whole(run_dir / "config.json", to_json(config))
     except OSError as error:
-        raise UserError(f"{run_dir}: cannot write there: {error.strerror}") from None
+        raise _cannot_write(run_dir, error) from None
+
+
+def _cannot_write(run_dir: Path, error: OSError) -> UserError:
+    return UserError(f"{run_dir}: cannot write there: {error.strerror or error}")
+
+
+def _remove_empty(directory: Path) -> None:
+    """Removes a directory, unless another process has put something into it."""
+    with contextlib.suppress(OSError):
+        os.rmdir(directory)
 
 
 def require_room(directory: Path, state: Tree, copies: int, otherwise: str) -> None:
@@ -166,35 +237,6 @@ def _lock(file: TextIO, kind: int = fcntl.LOCK_EX) -> None:
         ) from None
 
 
-def load_provenance(run_dir: Path) -> dict[str, Any]:
-    """What `open_run` wrote.
-
-    Raises:
-        UserError: if it is missing, cannot be read or lacks something.
-    """
-    path = run_dir / "provenance.json"
-    try:
-        provenance = json.loads(path.read_text())
-        if not all(isinstance(name, str) for name in provenance["class_names"]):
-            raise ValueError("class_names are not all text")
-        height, width, channels = provenance["image_shape"]
-        stage_steps = {}
-        for stage, steps in provenance["stage_steps"].items():
-            stage_steps[str(stage)] = int(steps)
-        return {
-            "data_checksum": str(provenance["data_checksum"]),
-            "class_names": tuple(provenance["class_names"]),
-            "image_shape": (int(height), int(width), int(channels)),
-            "stage_steps": stage_steps,
-            "sessions": list(provenance["sessions"]),
-            "commit": str(provenance["sessions"][-1]["commit"]),
-        }
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"{path}: no readable provenance ({type(error).__name__}: {error})"
-        ) from None
-
-
 def write_whole(path: Path, text: str) -> None:
     """Writes a file that appears whole or not at all."""
     with whole_file(path) as temporary:
@@ -213,38 +255,3 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-PACKAGES = ("prunejax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-
-
-def _session() -> dict[str, Any]:
-    versions = {"python": sys.version.split()[0]}
-    for package in PACKAGES:
-        versions[package] = importlib.metadata.version(package)
-    device = jax.devices()[0]
-    return {
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
-        "command": [PurePath(sys.argv[0]).name, *sys.argv[1:]],
-        "versions": versions,
-        "device": {
-            "platform": device.platform,
-            "kind": device.device_kind,
-            "count": jax.device_count(),
-        },
-        "processes": jax.process_count(),
-    }
-
-
-def _commit() -> str:
-    """The commit of this source tree, with `-dirty` for local changes; `unknown` if installed."""
-    command = "git describe --always --dirty --abbrev=40 --exclude=*"
-    here = PurePath(__file__).parent
-    try:
-        described = subprocess.run(
-            command.split(), cwd=here, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return described.stdout.strip()

@@ -1,24 +1,30 @@
 """The training curves: `metrics.jsonl`, one line a report, written and read here."""
 
+import contextlib
 import json
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from prunejax.config import UserError
-from prunejax.runs.checkpoint import KEPT
 from prunejax.runs.directory import is_remote, write_whole
+from prunejax.runs.manager import KEPT
 from prunejax.training import hosts
 from prunejax.training.population import Progress
 from prunejax.types import Path
+
+SELDOM_S = 60
+"""Seconds between two writes into a bucket, which takes files only whole."""
 
 
 class MetricsLog:
     """Appends a line for each report: stage, step, Unix time, and each metric `[models]`.
 
-    Of several processes only the first writes.
+    Of several processes only the first writes. In a bucket the lines are kept until `flush`, or
+    until the last were written `SELDOM_S` ago.
     """
 
     def __init__(self, run_dir: Path, done: int) -> None:
@@ -42,6 +48,9 @@ class MetricsLog:
                 f"{self.path}: damaged ({error}); mend it, or move it away to go on without"
             ) from None
         write_whole(self.path, "".join(kept))
+        self.lines = kept
+        self.written = len(kept)
+        self.time = time.monotonic()
 
     def write(self, progress: Progress) -> None:
         """Appends the line of one report; the metrics of frozen members are null.
@@ -59,14 +68,33 @@ class MetricsLog:
         for name, values in progress.metrics.items():
             line[name] = [_rounded(value) for value in values.tolist()]
         text = json.dumps(line) + "\n"
+        if is_remote(self.path):
+            self.lines.append(text)
+            if time.monotonic() - self.time > SELDOM_S:
+                self.flush()
+            return
+        with self._refused(), self.path.open("a") as file:
+            file.write(text)
+
+    def flush(self) -> None:
+        """Writes what is kept; to be called before a checkpoint that covers it.
+
+        Raises:
+            UserError: if the bucket refuses it.
+        """
+        if not hosts.is_first() or self.written == len(self.lines):
+            return
+        with self._refused():
+            self.path.write_text("".join(self.lines))
+        self.written = len(self.lines)
+        self.time = time.monotonic()
+
+    @contextlib.contextmanager
+    def _refused(self) -> Iterator[None]:
         try:
-            if is_remote(self.path):
-                self.path.write_text(self.path.read_text() + text)
-            else:
-                with self.path.open("a") as file:
-                    file.write(text)
+            yield
         except OSError as error:
-            raise UserError(f"{self.path}: {error.strerror}; {KEPT}") from None
+            raise UserError(f"{self.path}: {error.strerror or error}; {KEPT}") from None
 
 
 def _rounded(value: float) -> float | None:

@@ -19,11 +19,13 @@ from prunejax.methods import is_one_shot
 from prunejax.runs import checkpoint
 from prunejax.runs.directory import check_run, open_run
 from prunejax.runs.log import MetricsLog
+from prunejax.runs.manager import open_manager, record_newest
+from prunejax.runs.trial import try_out
 from prunejax.training import hosts
 from prunejax.training.members import Members, members_of
 from prunejax.training.population import Progress, fit, stage_steps
 from prunejax.training.programs import require_traceable, state_shapes
-from prunejax.training.state import TrainState
+from prunejax.training.state import TrainState, under_own_switches
 from prunejax.training.task import Task, make_tasks, resolve
 from prunejax.types import Path
 
@@ -44,7 +46,7 @@ class Start:
     state: TrainState | None
     """After them; at 0 the dense parents of a one-shot run, else None."""
     damaged: tuple[int, ...]
-    """Checkpoints of later steps that cannot be read."""
+    """Checkpoints of later steps, which are proved to be damaged."""
 
     @property
     def stage_steps(self) -> dict[str, int]:
@@ -97,6 +99,7 @@ def run(config: Config, dataset: Dataset, directory: str | os.PathLike[str]) -> 
     return train(begin(config, dataset, epath.Path(directory)))
 
 
+@under_own_switches
 def begin(config: Config, dataset: Dataset, run_dir: Path) -> Start:
     """Reads where a run stands, and refuses what cannot be trained; changes nothing.
 
@@ -135,6 +138,7 @@ def begin(config: Config, dataset: Dataset, run_dir: Path) -> Start:
     return start
 
 
+@under_own_switches
 def train(
     start: Start,
     on_step: Callable[[str, float], None] = lambda stage, step: None,
@@ -146,7 +150,8 @@ def train(
     Args:
         start: what `begin` returned.
         on_step: called after every program; see `population.fit`.
-        on_report: called in every process with each progress, when its line is in `metrics.jsonl`.
+        on_report: called in every process with each progress, when its line is in `metrics.jsonl`
+            (in a bucket it is there with the next checkpoint, or a minute later).
         should_stop: asked after every step; True saves and ends.
 
     Raises:
@@ -157,12 +162,13 @@ def train(
     config, run_dir = start.config, start.run_dir
     current = start.tasks[checkpoint.stage_of(start.stage_steps, start.done)]
     shapes = state_shapes(current, len(start.members))
+    try_here = partial(try_out, run_dir)
     with (
-        open_run(run_dir, config, start.dataset, start.stage_steps, shapes),
-        checkpoint.open_manager(run_dir, config, start.done, start.damaged) as manager,
+        open_run(run_dir, config, start.dataset, start.stage_steps, shapes, try_here),
+        open_manager(run_dir, config, start.done, start.damaged) as manager,
     ):
         log = hosts.on_all_processes(lambda: MetricsLog(run_dir, start.done))
-        due = _Due(config, start.done)
+        due, unrecorded = _Due(config, start.done), True
 
         def report_now() -> bool:
             # Several processes wait for the next report, at which they agree.
@@ -180,8 +186,15 @@ def train(
             late = hosts.any_of(due.is_late())
             stops = asked and step < start.total_steps
             if progress.ends_stage or stops or late or due.by_steps(step):
+                hosts.on_all_processes(log.flush)
                 checkpoint.save(manager, config, step, progress.arrays)
                 due = _Due(config, step)
+                unrecorded = True
+            elif unrecorded and not manager.is_saving_in_progress():
+                record_newest(manager)
+                unrecorded = False
+            if progress.ends_stage:
+                checkpoint.verify(manager, config, step, progress.arrays)
             if stops:
                 break
     return Outcome(step, start.total_steps, frozen)

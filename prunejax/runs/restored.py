@@ -27,7 +27,7 @@ class RestoredPopulation:
     class_names: tuple[str, ...]
     data_checksum: str
     damaged: tuple[int, ...] = ()
-    """Steps of newer checkpoints, which cannot be read."""
+    """Steps of newer checkpoints, which are proved to be damaged."""
 
     @property
     def members(self) -> Members:

@@ -67,7 +67,7 @@ def gather_texts(text: str) -> list[str]:
     """The text of each process, in their order."""
     if alone():
         return [text]
-    own = np.frombuffer(text.encode(), np.uint8)
+    own = np.frombuffer(text.encode(errors="backslashreplace"), np.uint8)
     sizes = multihost_utils.process_allgather(np.int32(own.size))
     padded = np.pad(own, (0, sizes.max() - own.size))
     texts = multihost_utils.process_allgather(padded)
@@ -78,16 +78,21 @@ def on_all_processes(work: Callable[[], T]) -> T:
     """What `work` returns, once all processes have done theirs.
 
     Raises:
-        UserError: in all processes, if one of them met a UserError or an OSError.
+        UserError: in all processes, if one of them met an exception. One that is neither a
+            UserError nor an OSError is raised as it is where it was met.
     """
     if alone():
         return work()
-    result, trouble = None, ""
+    result, failure, trouble = None, None, ""
     try:
         result = work()
-    except (UserError, OSError) as error:
-        trouble = str(error)
+    except Exception as error:
+        failure, trouble = error, str(error)
+        if not trouble or not isinstance(error, (UserError, OSError)):
+            trouble = f"process {jax.process_index()}: {type(error).__name__}: {error}"
     troubles = [text for text in gather_texts(trouble) if text]
+    if failure is not None and not isinstance(failure, (UserError, OSError)):
+        raise failure
     if troubles:
         raise UserError(troubles[0])
     return result  # pyright: ignore[reportReturnType]

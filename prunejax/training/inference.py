@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from prunejax.config import Config
 from prunejax.methods.augment import normalise
 from prunejax.nn import make_networks
-from prunejax.training.state import TrainState
+from prunejax.training.state import TrainState, under_own_switches
 from prunejax.types import Array
 
 
@@ -51,6 +51,7 @@ def make_apply(config: Config) -> Callable[..., tuple[Array, Array, list[Array]]
     return apply
 
 
+@under_own_switches
 def apply_in_batches(
     config: Config,
     state: TrainState,

@@ -1,12 +1,22 @@
-"""The one thing that is trained, and the random keys that its training draws from."""
+"""The one thing that is trained, the random keys it draws from, and the switches it is under."""
 
+import contextlib
+import functools
+import inspect
 import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar, cast
 
 import jax
 import numpy as np
 from flax import struct
 
 from prunejax.types import Key, Scalar, Tree
+
+P = ParamSpec("P")
+T = TypeVar("T")
+IMPLEMENTATION = "threefry2x32"
+"""Of the random generator."""
 
 
 @struct.dataclass
@@ -37,5 +47,50 @@ def key_for(seed: Scalar, purpose: str, step: Scalar = 0) -> Key:
     No generator state is kept: a member draws the same alone, in a population, after a resume and
     on any number of devices.
     """
-    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
+    key = jax.random.key(seed, impl=IMPLEMENTATION)
+    key = jax.random.fold_in(key, zlib.crc32(purpose.encode()))
     return jax.random.fold_in(key, step)
+
+
+@contextlib.contextmanager
+def own_switches() -> Iterator[None]:
+    """JAX's defaults for dtypes and random numbers, whatever this process has set.
+
+    `JAX_ENABLE_X64`, `JAX_NUMPY_DTYPE_PROMOTION`, `JAX_DEFAULT_PRNG_IMPL` and
+    `JAX_THREEFRY_PARTITIONABLE` hold for all of a process, and would make other models, or none.
+    """
+    with (
+        jax.enable_x64(False),
+        jax.numpy_dtype_promotion("standard"),
+        jax.default_prng_impl(IMPLEMENTATION),
+        jax.threefry_partitionable(True),
+    ):
+        yield
+
+
+def under_own_switches(function: Callable[P, T]) -> Callable[P, T]:
+    """`function` under `own_switches`; a generator is so while it computes, its caller never."""
+    if inspect.isgeneratorfunction(inspect.unwrap(function)):
+        return cast(Callable[P, T], _stepwise(cast(Callable[..., Any], function)))
+
+    @functools.wraps(function)
+    def call(*args: P.args, **keywords: P.kwargs) -> T:
+        with own_switches():
+            return function(*args, **keywords)
+
+    return call
+
+
+def _stepwise(function: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
+    @functools.wraps(function)
+    def generate(*args: object, **keywords: object) -> Iterator[Any]:
+        with contextlib.closing(function(*args, **keywords)) as inner:
+            while True:
+                with own_switches():
+                    try:
+                        value = next(inner)
+                    except StopIteration:
+                        return
+                yield value
+
+    return generate

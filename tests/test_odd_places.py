@@ -1,0 +1,324 @@
+"""Where a run may be kept: any path that can be, tried before training; and whose commit it is."""
+
+import shutil
+import subprocess
+from unittest import mock
+
+import jax
+import numpy as np
+import pytest
+from test_checkpoint import assert_equal, files
+
+from prunejax import runs
+from prunejax.config import UserError
+from prunejax.runs import checkpoint, directory, log, manager, provenance, trial
+from prunejax.training import hosts, population
+from prunejax.training.task import make_tasks
+
+ODD = [
+    "lr[0.1]",
+    "[!a]*?",
+    "a*b?c",
+    " spaces ",
+    "-dash",
+    "ünï ☃",
+    "%20#x&y=1;z",
+    "a|b:c",
+    "tilde~",
+    "new\nline",
+    "q'\"u",
+    "{a,b}",
+    "$HOME",
+    "...",
+]
+IMPOSSIBLE = ["back\\slash", "latin\udce9"]
+
+
+@pytest.fixture(scope="module")
+def config(make_config):
+    """One model, whose two epochs are eight steps."""
+    return make_config("sup_dense", models=1)
+
+
+@pytest.fixture(scope="module")
+def plain(config, dataset, tmp_path_factory):
+    """A finished run in a directory like any other."""
+    run_dir = tmp_path_factory.mktemp("plain") / "run"
+    runs.run(config, dataset, run_dir)
+    return run_dir
+
+
+# ------------------------------------------------------------------------------ odd paths
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_checkpoint_can_be_kept_whatever_the_characters_of_the_path(tmp_path, name):
+    (tmp_path / name / "checkpoints").mkdir(parents=True)
+    trial.try_out(tmp_path / name)
+    assert [path.name for path in tmp_path.rglob("*")] == [name, "checkpoints"]
+
+
+@pytest.mark.parametrize("name", ["lr[0.1] *?/{ü}~", "-x[1]"])
+def test_a_run_in_an_odd_place_is_trained_resumed_and_restored(
+    config, dataset, plain, tmp_path, monkeypatch, name
+):
+    monkeypatch.chdir(tmp_path)
+    start = runs.begin(config, dataset, tmp_path / name)
+    stopped = []
+    runs.train(start, on_report=stopped.append, should_stop=lambda: len(stopped) == 1)
+    assert runs.load_population(name).step == 3
+    assert runs.run(config, dataset, name).finished
+    assert_equal(runs.load_population(name).state, runs.load_population(plain).state)
+    assert runs.begin(config, dataset, tmp_path / name).done == 8
+    (tmp_path / name / "config.json").unlink()
+    with pytest.raises(UserError, match=r"has checkpoints but no config\.json"):
+        runs.run(config, dataset, name)
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_a_path_that_cannot_be_is_refused_in_one_line_and_nothing_is_left(
+    config, dataset, plain, tmp_path, name
+):
+    with pytest.raises(UserError, match=r"cannot be kept where the path .*; rename it"):
+        runs.run(config, dataset, tmp_path / name / "run")
+    assert list(tmp_path.iterdir()) == []
+
+    # A run that was moved there is whole, and not called damaged.
+    shutil.copytree(plain, tmp_path / name)
+    before = files(tmp_path)
+    with pytest.raises(UserError, match="cannot be kept where the path"):
+        runs.load_population(tmp_path / name)
+    assert files(tmp_path) == before
+
+
+# ------------------------------------------------------------------------------ the trial
+
+
+def other_numbers(reader, step):
+    arrays = manager.read_arrays(reader, step)
+    return {name: leaf + 1 for name, leaf in arrays.items()}
+
+
+def no_memory(reader, step):
+    raise MemoryError
+
+
+@pytest.mark.parametrize("read", [other_numbers, no_memory])
+def test_a_place_that_reads_back_otherwise_is_refused_and_left_as_it_was(
+    config, dataset, plain, tmp_path, monkeypatch, read
+):
+    monkeypatch.setattr(trial, "read_arrays", read)
+    with pytest.raises(UserError, match=r"no checkpoint can be written and read back there \("):
+        runs.run(config, dataset, tmp_path / "not" / "yet" / "run")
+    assert list(tmp_path.iterdir()) == []
+
+    # Of a run that was there before nothing changes either.
+    shutil.copytree(plain, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "8")
+    (tmp_path / "run" / ".lock").write_text("")
+    before = files(tmp_path)
+    with pytest.raises(UserError, match="no checkpoint can be written"):
+        runs.run(config, dataset, tmp_path / "run")
+    (tmp_path / "run" / ".lock").write_text("")
+    assert files(tmp_path) == before
+
+
+def test_a_place_that_cannot_be_written_is_refused_and_left_as_it_was(
+    config, dataset, tmp_path, monkeypatch
+):
+    def refuse(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trial, "write", refuse)
+    with pytest.raises(UserError, match=r"read back there \(No space left on device\); use"):
+        runs.run(config, dataset, tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_trial_removes_no_checkpoint_and_a_killed_one_is_no_checkpoint(
+    config, dataset, plain, tmp_path
+):
+    """Even where one is kept, of which step 0 would be the newest to be written."""
+    shutil.copytree(plain, tmp_path / "run")
+    before = files(tmp_path)
+    trial.try_out(tmp_path / "run")
+    assert files(tmp_path) == before
+
+    # What a process leaves that is killed within it.
+    (tmp_path / "run" / "checkpoints" / "0" / "state").mkdir(parents=True)
+    assert runs.load_population(tmp_path / "run").step == 8
+    (tmp_path / "run" / "checkpoints" / "0.orbax-checkpoint-tmp").mkdir()
+    for name in ("config.json", "provenance.json", "checkpoints/8"):
+        path = tmp_path / "run" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert not directory.check_run(tmp_path / "run", config, dataset)
+    assert runs.run(config, dataset, tmp_path / "run").finished
+    left = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert left == ["8"]
+
+
+def test_who_comes_while_another_tries_a_new_place_changes_nothing(config, dataset, tmp_path):
+    """The other holds the lock, and has not written its configuration yet."""
+    run_dir, steps = tmp_path / "run", population.stage_steps(make_tasks(config, dataset))
+
+    def second():
+        before = files(tmp_path)
+        with (
+            pytest.raises(UserError, match="trains this run"),
+            directory.open_run(run_dir, config, dataset, steps, ()),
+        ):
+            pass
+        assert files(tmp_path) == before
+
+    with directory.open_run(run_dir, config, dataset, steps, (), second):
+        assert (run_dir / "config.json").exists()
+
+
+def test_the_checkpoint_that_ends_a_stage_is_read_back(config, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "read_arrays", no_memory)
+    with pytest.raises(UserError, match=r"8 was written and cannot be read back \(MemoryError\)"):
+        runs.run(config, dataset, tmp_path / "run")
+    monkeypatch.undo()
+    assert runs.load_population(tmp_path / "run").step == 8
+
+    def turned(reader, step):
+        arrays = manager.read_arrays(reader, step)
+        kernel = arrays["params/encoder/stem/kernel"]
+        arrays["params/encoder/stem/kernel"] = -kernel
+        return arrays
+
+    monkeypatch.setattr(checkpoint, "read_arrays", turned)
+    with pytest.raises(UserError, match="its arrays are not those that were written"):
+        runs.run(config, dataset, tmp_path / "again")
+
+
+def test_what_one_process_meets_ends_the_work_of_all(monkeypatch):
+    def fail():
+        raise MemoryError("4 GiB")
+
+    monkeypatch.setattr(hosts, "alone", lambda: False)
+    monkeypatch.setattr(hosts, "gather_texts", lambda text: ["", text])
+    with pytest.raises(MemoryError):
+        hosts.on_all_processes(fail)
+    assert hosts.on_all_processes(lambda: 7) == 7
+    told = "process 1: MemoryError: 4 GiB"
+    monkeypatch.setattr(hosts, "gather_texts", lambda text: [text, told])
+    with pytest.raises(UserError, match=told):
+        hosts.on_all_processes(lambda: 7)
+
+
+# ------------------------------------------------------------------------- curves in a bucket
+
+
+def line_of(step):
+    metrics = {"loss": np.array([0.5, np.nan])}
+    return mock.Mock(spec=population.Progress, stage="sup", step=step, metrics=metrics)
+
+
+def test_in_a_bucket_lines_are_written_at_checkpoints_and_not_at_each_report(tmp_path, monkeypatch):
+    written = []
+
+    class Bucket(type(tmp_path)):
+        def write_text(self, text):
+            written.append(text.count("\n"))
+            return super().write_text(text)
+
+    monkeypatch.setattr(log, "is_remote", lambda path: True)
+    curves = log.MetricsLog(Bucket(tmp_path), done=0)
+    for step in range(1, 7):
+        curves.write(line_of(step))
+        if step in (3, 6):
+            curves.flush()
+            curves.flush()
+    assert [count for count in written if count] == [3, 6]
+    for step in (7, 8):
+        curves.write(line_of(step))
+
+    # Killed here: what a checkpoint covers is there, and what lies beyond it is dropped.
+    curves = log.MetricsLog(Bucket(tmp_path), done=5)
+    curves.write(line_of(6))
+    monkeypatch.setattr(log.time, "monotonic", lambda: curves.time + log.SELDOM_S + 1)
+    curves.write(line_of(7))  # a reader is not kept waiting for ever
+    steps = [line["step"] for line in log.load_curves(tmp_path, models=2)]
+    assert steps == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_on_a_disk_a_line_is_there_after_each_report(tmp_path):
+    curves = log.MetricsLog(tmp_path, done=0)
+    for step in range(1, 4):
+        curves.write(line_of(step))
+        assert len(log.load_curves(tmp_path, models=2)) == step
+
+
+# -------------------------------------------------------------------------- whose commit it is
+
+
+def git(where, *arguments):
+    identity = ["-c", "user.name=n", "-c", "user.email=e@e"]
+    done = subprocess.run(
+        ["git", *identity, *arguments], cwd=where, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A repository that holds a file of ours where this one has it, and its commit."""
+
+    def make(within="."):
+        source = tmp_path / within / "prunejax" / "runs" / "provenance.py"
+        source.parent.mkdir(parents=True)
+        source.write_text("")
+        (tmp_path / "readme").write_text("")
+        git(tmp_path, "init", "-q")
+        git(tmp_path, "add", "readme", *([] if within == "venv" else [within]))
+        git(tmp_path, "commit", "-q", "-m", "first")
+        return source, git(tmp_path, "rev-parse", "HEAD")
+
+    return make
+
+
+def test_the_commit_is_that_of_the_source_tree(tree, monkeypatch, tmp_path):
+    source, commit = tree()
+    assert provenance.commit_of(source) == commit
+    source.write_text("changed")
+    assert provenance.commit_of(source) == commit + "-dirty"
+    linked = tmp_path.parent / (tmp_path.name + "-linked")
+    linked.symlink_to(tmp_path)
+    assert provenance.commit_of(linked / source.relative_to(tmp_path)) == commit + "-dirty"
+    (tmp_path / "other").mkdir()
+    git(tmp_path / "other", "init", "-q")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))  # as in a hook of another
+    assert provenance.commit_of(source) == commit + "-dirty"
+
+
+@pytest.mark.parametrize("within", ["venv", "venv/lib/site-packages", "vendored"])
+def test_a_package_within_another_repository_has_no_commit(tree, within):
+    """Whether it is installed there, or even committed with the rest."""
+    source, _ = tree(within)
+    assert provenance.commit_of(source) == "unknown"
+
+
+def test_an_untracked_copy_at_the_top_of_a_repository_has_no_commit(tree, tmp_path):
+    """As `pip install --target .` makes it."""
+    source, _ = tree("venv")
+    shutil.move(tmp_path / "venv" / "prunejax", tmp_path)
+    assert provenance.commit_of(tmp_path / source.relative_to(tmp_path / "venv")) == "unknown"
+
+
+def test_without_a_repository_or_git_there_is_no_commit(tmp_path, monkeypatch):
+    source = tmp_path / "prunejax" / "runs" / "provenance.py"
+    assert provenance.commit_of(source) == "unknown"  # as in a zip
+    source.parent.mkdir(parents=True)
+    source.write_text("")
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    assert provenance.commit_of(source) == "unknown"
+    monkeypatch.setenv("PATH", "")
+    assert provenance.commit_of(source) == "unknown"
+
+
+def test_a_session_of_a_copy_that_is_not_installed_is_noted_all_the_same(monkeypatch):
+    monkeypatch.setattr(provenance, "PACKAGES", ("jax", "no-such-package"))
+    versions = provenance.this_session()["versions"]
+    assert versions["jax"] == jax.__version__
+    assert versions["no-such-package"] == "unknown"
