@@ -2,14 +2,15 @@
 # Sets up .venv beside this script, then runs what is asked, in the directory where it is called:
 # paths and one's own studies are found from there. Safe to run again: an unchanged set-up is not repeated.
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+unset CDPATH # with which cd prints
+here=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
 
 usage() {
   cat <<'EOF'
 ./launch.sh COMMAND [FLAGS]
 
   demo              the whole study on the embedded digits: trains, measures, reports (5 to 10 minutes on two cores)
-  test              the test suite
+  test              the test suite; arguments go to pytest: -m quick takes a part of under two minutes
   check             what CI runs: formatting, lint, types, tests
   study  FLAGS      all experiments of a study, measures and report: --preset=digits --study=criteria;
                     see: ./launch.sh study --help
@@ -22,9 +23,19 @@ usage() {
                     ("localhost" needs none); this directory and --workdir must be the same on all
   bench FLAGS       compares with other ways to compute the same: --suite=population; see: ./launch.sh bench --help
   setup             only installs
+  clean             empties the cache of decoded data sets and compiled programs; prints what that freed
 
 PYTHON names the interpreter (3.11 to 3.13); with a GPU in sight the CUDA build of JAX is installed.
 EOF
+}
+
+fail() { # fail MESSAGE
+  say "error: $*; see ./launch.sh --help"
+  exit 2
+}
+
+say() { # say MESSAGE: where nothing can be printed, the work goes on
+  (trap '' PIPE && echo "$*" >&2) || true
 }
 
 setup() { # setup EXTRA...
@@ -35,7 +46,7 @@ setup() { # setup EXTRA...
   stamp=$here/.venv/installed-${extras//,/-}
   if [[ ! -x $here/.venv/bin/python ]]; then "${PYTHON:-python3}" -m venv "$here/.venv"; fi
   if ! cmp -s <(cat "$here/pyproject.toml" "$here/.ci/constraints.txt") "$stamp"; then
-    echo "installing into $here/.venv (extras: ${extras:-none}) ..." >&2
+    say "installing into $here/.venv (extras: ${extras:-none}) ..."
     (cd "$here" && .venv/bin/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e "$target") || exit
     cat "$here/pyproject.toml" "$here/.ci/constraints.txt" >"$stamp"
   fi
@@ -47,10 +58,19 @@ setup() { # setup EXTRA...
 }
 
 for_study() { # for_study FLAGS: sets up what they need
-  local extras=()
-  if [[ " $* " == *" --tensorboard "* ]]; then extras+=(tensorboard); fi
-  if [[ " $* " == *://* ]]; then extras+=(remote); fi
-  if [[ " $* " == *" --gpus"* ]]; then extras+=(cuda); fi # which the nodes have, if not this machine
+  local extras=() index word next
+  for ((index = 1; index <= $#; index++)); do
+    word=${!index}
+    next=${*:index+1:1}
+    case ${word/#--/-} in # absl takes one dash for two
+    -tensorboard) if [[ ${next,,} != false ]]; then extras+=(tensorboard); fi ;;
+    -tensorboard=[tT1]*) extras+=(tensorboard) ;;
+    -gpus) if [[ $next != 0 ]]; then extras+=(cuda); fi ;; # which the nodes have, if not this machine
+    -gpus=0) ;;
+    -gpus=*) extras+=(cuda) ;;
+    *://*) extras+=(remote) ;;
+    esac
+  done
   setup "${extras[@]}"
 }
 
@@ -60,22 +80,40 @@ test_tools() { # The report's page is tested in Chromium, batch jobs with Slurm;
   command -v slurmctld >/dev/null || missing+=(slurmctld slurmd slurm-client munge)
   if [[ ${#missing[@]} == 0 ]]; then return; fi
   if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
-    echo "installing for the tests: ${missing[*]} ..." >&2
+    say "installing for the tests: ${missing[*]} ..."
     if apt-get -qq update && apt-get -qq install -y --no-install-recommends "${missing[@]}" >/dev/null; then return; fi
   fi
-  echo "not here, and could not be installed: ${missing[*]}; the tests that need them are skipped" >&2
+  say "not here, and could not be installed: ${missing[*]}; the tests that need them are skipped"
+}
+
+run_tests() { # run_tests ARGUMENTS: in the checkout, unless one of them is a path from here
+  local word inside=true
+  for word in "$@"; do
+    if [[ -e ${word%%::*} ]]; then inside=false; fi
+  done
+  if $inside; then cd "$here"; fi
+  PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} exec python -m pytest -n auto "$@"
+}
+
+run() { # run COMMAND FLAGS: instead of this script, so that a signal to it arrives
+  # -P: the directory may have a package of the name `experiments` too.
+  exec python -P -m "experiments.$1" "${@:2}"
 }
 
 on_hosts() { # on_hosts A,B,... COMMAND FLAGS: one that fails stops the others; a signal has all of them save and stop
-  local hosts host name line code=0 last
-  IFS=, read -ra hosts <<<"${1:?name the hosts: A,B,...}"
+  local hosts host name line variable code=0 last
+  IFS=, read -ra hosts <<<"$1"
   name=${hosts[0]#*@} # of USER@HOST
   for host in "${hosts[@]}"; do
     if [[ $name == localhost && $host != localhost ]]; then name=$(hostname -f); fi
   done
   address=$name:${PORT:-8476}
-  line="cd $(printf %q "$PWD") && GLIBC_TUNABLES=$GLIBC_TUNABLES exec $(printf %q "$here/.venv/bin/python")"
-  line+=" -m experiments.${2:?name the command: study, train or evaluate}"
+  line="cd $(printf %q "$PWD") &&"
+  # What is set here holds on all hosts.
+  for variable in $(compgen -e | grep -E '^(GLIBC_TUNABLES$|JAX_|XLA_|NCCL_|TFDS_|TQDM_)'); do
+    line+=" $variable=$(printf %q "${!variable}")"
+  done
+  line+=" exec $(printf %q "$here/.venv/bin/python") -P -m experiments.$2"
   line+="$(printf ' %q' "${@:3}" "--coordinator_address=$address" "--num_processes=${#hosts[@]}")"
   for host in "${!hosts[@]}"; do
     if [[ ${hosts[host]} == localhost ]]; then
@@ -84,11 +122,12 @@ on_hosts() { # on_hosts A,B,... COMMAND FLAGS: one that fails stops the others; 
       ssh "${hosts[host]}" "$line --process_id=$host" </dev/null &
     fi
   done
-  trap 'stop "${hosts[@]}"' TERM INT
+  trap 'signalled=true; stop "${hosts[@]}"' TERM INT HUP
   while [[ -n $(jobs -p) ]]; do
+    signalled=false
     wait -n && continue
     last=$?
-    if ((last > 128)) && [[ -n $(jobs -pr) ]]; then continue; fi # a signal to this script interrupted the waiting
+    if $signalled; then continue; fi # it is the waiting that was interrupted
     ((code)) || code=$last
     if ((last != 75)); then stop "${hosts[@]}"; fi # 75: stopped, as all are
   done
@@ -96,7 +135,7 @@ on_hosts() { # on_hosts A,B,... COMMAND FLAGS: one that fails stops the others; 
 }
 
 stop() { # stop HOSTS, each once: a second signal would not wait
-  local host line="pkill -TERM -f '^/.*/.venv/bin/python -m experiments.*--coordinator_address=$address'"
+  local host line="pkill -TERM -f '^/.*/.venv/bin/python -P -m experiments.*--coordinator_address=$address'"
   for host in $(printf '%s\n' "$@" | sort -u); do
     if [[ $host == localhost ]]; then bash -c "$line"; else ssh "$host" "$line" </dev/null; fi || true
   done
@@ -106,54 +145,51 @@ command=${1:-}
 shift || true
 case "$command" in
 demo)
-  setup
-  exec python -m experiments.study --preset=digits --workdir=runs/digits "$@"
+  for_study "$@"
+  run study --preset=digits --workdir=runs/digits "$@"
   ;;
 test)
   setup test
   test_tools
-  cd "$here"
-  python -m pytest -n auto "$@"
+  run_tests "$@"
   ;;
 check)
   setup dev
   test_tools
-  cd "$here"
-  ruff format --check .
-  ruff check .
-  pyright
-  python -m pytest -n auto "$@"
+  (cd "$here" && ruff format --check . && ruff check . && pyright)
+  run_tests "$@"
   ;;
-setup) setup ;;
+setup | clean)
+  if (($# > 0)); then fail "$command takes no arguments, and not '$1'"; fi
+  setup
+  if [[ $command == clean ]]; then run clean; fi
+  ;;
 bench)
   setup bench
-  cd "$here"
-  python -m benchmarks.run "$@"
+  export PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}
+  exec python -P -m benchmarks.run --out="$here/benchmarks/results/cpu" "$@"
   ;;
 prepare)
   setup prepare
-  python -m experiments.prepare "$@"
+  run prepare "$@"
   ;;
 report)
   for_study "$@"
-  python -m experiments.evaluate "$@"
-  python -m experiments.report "$@"
+  run report --measure "$@"
   ;;
-study | train | evaluate)
+study | train | evaluate | slurm)
   for_study "$@"
-  exec python -m "experiments.$command" "$@" # so that a signal to this script reaches it
-  ;;
-slurm)
-  for_study "$@"
-  exec python -m experiments.slurm "$@"
+  run "$command" "$@"
   ;;
 hosts)
-  for_study "$@"
+  case ${1:-}/${2:-} in
+  /* | -*) fail "hosts: name them first: A,B,..." ;;
+  */study | */train | */evaluate) ;;
+  *) fail "hosts: after them name the command: study, train or evaluate" ;;
+  esac
+  for_study "${@:3}"
   on_hosts "$@"
   ;;
 "" | -h | --help | help) usage ;;
-*)
-  echo "error: unknown command '$command'; see ./launch.sh --help" >&2
-  exit 2
-  ;;
+*) fail "unknown command '$command'" ;;
 esac

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -39,17 +40,25 @@ def bar(title: str, total: int, done: int = 0, unit: str = "images") -> "tqdm":
     from prunejax.training import hosts
 
     terminal = sys.stderr.isatty()
+    ours = {
+        "mininterval": 0.2 if terminal else 20,
+        "ncols": 100,
+        "bar_format": "{desc}: {percentage:3.0f}%|{bar}| {rate_fmt}, {remaining} left{postfix}",
+    }
+    if not hosts.is_first():
+        ours["disable"] = True
+    # What the user sets in the environment, as TQDM_DISABLE=1, comes before a default.
+    for name in ("mininterval", "ncols", "bar_format"):
+        if f"TQDM_{name.upper()}" in os.environ:
+            del ours[name]
     return tqdm(
         total=total,
-        disable=not hosts.is_first(),
         initial=done,
         desc=title,
         unit=f" {unit}",
         unit_scale=True,
         file=sys.stderr if terminal else _Lines(),  # pyright: ignore[reportArgumentType]
-        mininterval=0.2 if terminal else 20,
-        ncols=100,
-        bar_format="{desc}: {percentage:3.0f}%|{bar}| {rate_fmt}, {remaining} left{postfix}",
+        **ours,
     )
 
 

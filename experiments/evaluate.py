@@ -15,7 +15,8 @@ from absl import flags
 
 from experiments import flags as cli
 from experiments.display import bar
-from prunejax.config import Data, UserError, load_config, override, validate
+from experiments.places import require_writable
+from prunejax.config import Config, Data, UserError, load_config, override, validate
 
 if TYPE_CHECKING:
     from prunejax.data import Dataset
@@ -49,17 +50,23 @@ def evaluate(runs: "list[Path]") -> None:
     are measured; an error if none can.
     """
     load = functools.cache(cli.load_data)
-    study, skipped = {}, {}
+    plans, study, skipped = {}, {}, {}
+    # What can be refused is, before anything is measured.
     for run_dir in runs:
         try:
-            study[run_dir.name] = _evaluate(run_dir, load)
+            plans[run_dir] = _plan(run_dir)
         except (UserError, OSError) as error:
             skipped[run_dir.name] = error
+    for run_dir, (config, pending) in plans.items():
+        try:
+            study[run_dir.name] = _measure(run_dir, config, pending, load)
+        except (UserError, OSError) as error:
+            skipped[run_dir.name] = error
+    if not study:
+        raise next(iter(skipped.values()))
     for name, measures in study.items():
         for level in measures.levels:
             print(_summary(study, name, level))
-    if not study:
-        raise next(iter(skipped.values()))
     for name, error in skipped.items():
         print(f"skipped {name}: {error}", file=sys.stderr)
     for name, measures in study.items():
@@ -84,18 +91,37 @@ def _summary(study: "dict[str, RunMeasures]", name: str, level: float) -> str:
     return f"{line}, {per_class.sum()} PIEs, per class {per_class.tolist()}"
 
 
-def _evaluate(run_dir: "Path", load: "Callable[[Data], Dataset]") -> "RunMeasures":
-    """Measures what is missing or outdated of one run."""
-    from prunejax.measures import load_measures
-    from prunejax.measures.evaluation import evaluate as measure
+def _plan(run_dir: "Path") -> tuple[Config, list[str]]:
+    """The settings of a run with those wanted now, and the measures that are missing or outdated.
+
+    Raises:
+        UserError: also if there are such measures, and no place to write them.
+    """
     from prunejax.measures.evaluation import outdated
-    from prunejax.runs import load_population
     from prunejax.training import hosts
 
     config = hosts.on_all_processes(lambda: override(load_config(run_dir), FLAGS.set))
     validate(config)
     pending = hosts.on_all_processes(lambda: outdated(run_dir, config))
     hosts.require_same(f"what is to be measured in {run_dir}", str(pending))
+
+    def check() -> None:
+        if pending and hosts.is_first():
+            require_writable([run_dir / "measures"])
+
+    hosts.on_all_processes(check)
+    return config, pending
+
+
+def _measure(
+    run_dir: "Path", config: Config, pending: list[str], load: "Callable[[Data], Dataset]"
+) -> "RunMeasures":
+    """Measures what is pending of one run; returns all its measures."""
+    from prunejax.measures import load_measures
+    from prunejax.measures.evaluation import evaluate as measure
+    from prunejax.runs import load_population
+    from prunejax.training import hosts
+
     if not pending:
         return hosts.on_all_processes(lambda: load_measures(run_dir))
     trained = hosts.on_all_processes(lambda: load_population(run_dir))

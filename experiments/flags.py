@@ -1,22 +1,24 @@
 """The command line that all scripts share: flags, and one-line errors with exit code 2."""
 
-import contextlib
 import os
 import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from logging import CRITICAL, getLogger
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from absl import app, flags, logging
 from etils import epath
 from pydantic import ValidationError
 
+from experiments import process
+from experiments.places import expanded
 from experiments.presets import PRESETS
 from experiments.registry import BUILT_IN, find_experiment, load_study
+from experiments.start import HOSTS, start_jax
 from prunejax.config import Config, Data, Experiment, UserError, override
 from prunejax.config.errors import explain
 
@@ -95,11 +97,17 @@ _DEFINITIONS: dict[str, tuple] = {
         False,
         "Show the script and the commands; write and submit nothing.",
     ),
+    "measure": (
+        _SWITCH,
+        False,
+        "First measure what is missing or outdated, as experiments.evaluate does.",
+    ),
     "dataset": (_TEXT, None, "A TFDS data set's name."),
 }
 """Of each flag what defines it, its default, its help, and of a number the least."""
 REQUIRED = ("experiment", "preset", "dataset")
-HOSTS = ("distributed", "coordinator_address", "num_processes", "process_id")
+PATHS = ("workdir", "data_dir")
+"""Flags whose value is a path, in which `~` is the home directory."""
 CHOICES = (
     "study",
     "preset",
@@ -133,32 +141,34 @@ def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[st
             _print_help(doc or "", example, names)
             sys.exit(0)
         try:
-            rest = FLAGS(argv)[1:]
-        except flags.Error as error:
+            rest = FLAGS(_with_values(argv))[1:]
+            for name in set(PATHS) & set(names):
+                FLAGS[name].value = expanded(f"--{name}", FLAGS[name].value)
+        except (flags.Error, UserError) as error:
             _fail(str(error))
         if rest:
             _fail(f"unknown argument {rest[0]!r}; flags are written --name=value, see --help")
         return argv[:1]
 
     def guarded(_: list[str]) -> None:
-        from prunejax.training import hosts
-
+        computes = "distributed" in names or ("measure" in names and FLAGS.measure)
         try:
-            _set_up_jax(names)
-            if "distributed" in names:
-                _connect(names)
-            main()
+            if "workdir" in names:
+                start_jax(names, computes)
+            with process.interruptible():
+                main()
         except UserError as error:
             _fail(str(error))
         except Stopped as stopped:
             print(stopped, file=sys.stderr)
-            sys.exit(os.EX_TEMPFAIL)
-        except KeyboardInterrupt:
-            print("interrupted; run it again to go on", file=sys.stderr)
-            sys.exit(128 + signal.SIGINT)
+            sys.exit(process.STOPPED)
+        except KeyboardInterrupt as interrupted:
+            process.leave(getattr(interrupted, "number", signal.SIGINT))
         except OSError as error:
             _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
         except RuntimeError:
+            from prunejax.training import hosts
+
             if hosts.alone():
                 raise
             traceback.print_exc()
@@ -169,80 +179,30 @@ def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[st
             sys.stderr.flush()
             os._exit(1)  # the usual way out waits for the others
 
+    process.begin()
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     # Orbax reports each save, and each error several times, besides raising it.
     logging.set_verbosity(logging.FATAL)
     getLogger("asyncio").setLevel(CRITICAL)
-    sys.unraisablehook = _unraisable
     app.run(guarded, flags_parser=parse)
 
 
-def _set_up_jax(names: tuple[str, ...]) -> None:
-    """Devices, determinism and the cache of compiled programs; before JAX computes anything."""
-    import jax
-
-    from prunejax.data import cache_dir
-
-    # XLA splits a step over cores worse than a population splits over devices.
-    if "JAX_NUM_CPU_DEVICES" not in os.environ:
-        cores = os.cpu_count()
-        if hasattr(os, "sched_getaffinity"):
-            cores = len(os.sched_getaffinity(0))
-        jax.config.update("jax_num_cpu_devices", cores)
-    if "deterministic" in names and FLAGS.deterministic:
-        before = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{before} --xla_gpu_deterministic_ops=true"
-    jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
-def _connect(names: tuple[str, ...]) -> None:
-    """Joins the other processes, if there are any; only the first prints."""
-    from prunejax.training import hosts
-
-    by_hand = [FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id]
-    if any(value is not None for value in by_hand) and None in by_hand:
-        raise UserError("--coordinator_address, --num_processes and --process_id belong together")
-    if FLAGS.distributed or None not in by_hand:
-        hosts.connect(*by_hand)
-        for name in names:
-            if name not in (*HOSTS, "data_dir"):
-                hosts.require_same(f"--{name}", str(FLAGS[name].value))
-        if not hosts.is_first():
-            sys.stdout = open(os.devnull, "w")
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Gives a function that returns whether SIGTERM, SIGINT or SIGHUP has come.
-
-    A second one ends the process at once.
-    """
-    received = []
-
-    def note(number: int, _: object) -> None:
-        received.append(number)
-        for other in handlers:
-            signal.signal(other, signal.SIG_DFL)
-
-    numbers = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
-        numbers.append(signal.SIGHUP)
-    handlers = {number: signal.signal(number, note) for number in numbers}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
-def _unraisable(what: Any) -> None:  # noqa: ANN401
-    # Orbax's, when reads are cancelled after one has failed.
-    if str(what.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(what)
+def _with_values(argv: list[str]) -> list[str]:
+    """The arguments, with `--switch true` as the `--switch=true` that absl reads."""
+    joined = argv[:1]
+    for word in argv[1:]:
+        name = joined[-1].lstrip("-")
+        switched = joined[-1].startswith("-") and name in FLAGS and FLAGS[name].boolean
+        if switched and word.lower() in ("true", "false"):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _print_help(doc: str, example: str, names: tuple[str, ...]) -> None:
+    from prunejax.data.cache import MOST_BYTES, cache_dir
+
     print(f"{doc.strip()}\n\nExample:\n  {example}\n\nFlags:")
     for name in names:
         flag = FLAGS[name]
@@ -252,6 +212,11 @@ def _print_help(doc: str, example: str, names: tuple[str, ...]) -> None:
         # absl adds the choices, and how to repeat a flag.
         text = flag.help.split(">: ")[-1].split(";\n")[0]
         print(f"  --{name}{choices}\n      {text}")
+    gibibytes = " and ".join(f"{most / 2**30:.3g}" for most in MOST_BYTES.values())
+    print(
+        f"\nDecoded data sets and compiled programs are kept in {cache_dir()},\n"
+        f"up to {gibibytes} GiB; ./launch.sh clean deletes them."
+    )
 
 
 def _fail(message: str) -> NoReturn:

@@ -5,15 +5,30 @@ import os
 from absl import flags
 from etils import epath
 
+from experiments import evaluate
 from experiments import flags as cli
 from experiments.paper import PUBLISHED
+from experiments.places import require_writable
+from prunejax.config import UserError
 
 FLAGS = flags.FLAGS
 
 
 def main() -> None:
-    """All measured runs under --workdir."""
-    print(f"report: {report(cli.workdir())}")
+    """All runs under --workdir that are measured, or with --measure all that are finished."""
+    workdir = cli.workdir()
+    if FLAGS.set and not FLAGS.measure:
+        raise UserError("--set: a report takes no settings, measures do; add --measure")
+    require_writable(directories(workdir))
+    if FLAGS.measure:
+        evaluate.main()
+    print(f"report: {report(workdir)}")
+
+
+def directories(workdir: epath.Path) -> list[epath.Path]:
+    """Where a report writes."""
+    place = workdir / "report"
+    return [place, place / "tables", place / "figures"]
 
 
 def report(workdir: epath.Path) -> os.PathLike[str]:
@@ -43,4 +58,4 @@ def report(workdir: epath.Path) -> os.PathLike[str]:
 
 if __name__ == "__main__":
     EXAMPLE = "python -m experiments.report --workdir=runs/digits"
-    cli.run(main, __doc__, EXAMPLE, ("workdir", "data_dir", "study"))
+    cli.run(main, __doc__, EXAMPLE, ("workdir", "data_dir", "study", "measure", "set"))

@@ -7,10 +7,12 @@ meets its time limit, saves first and is queued again.
 import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from absl import flags
+from etils import epath
 
 from experiments import flags as cli
 from prunejax.config import Experiment, UserError
@@ -33,10 +35,10 @@ if ((SLURM_ARRAY_TASK_ID < ${{#experiments[@]}})); then
 else
   command=(experiments.evaluate {study})
 fi
-srun {python} -m "${{command[@]}}" "${{shared[@]}}"{distributed}
+srun {python} -P -m "${{command[@]}}" "${{shared[@]}}"{distributed}
 code=$?
 if [[ ${{command[0]}} == experiments.evaluate && $code == 0 ]]; then
-  {python} -m experiments.report {study} "${{shared[@]}}"
+  {python} -P -m experiments.report {study} "${{shared[@]}}"
   code=$?
 elif ((code == 75)); then # stopped by a signal, its work is saved
   scontrol requeue "$SLURM_JOB_ID"
@@ -56,6 +58,11 @@ def main() -> None:
         raise UserError(
             f"--workdir={FLAGS.workdir}: Slurm's logs need a directory on a disk that all nodes "
             "share"
+        )
+    if "\\" in str(cli.workdir().resolve()):
+        raise UserError(
+            f"--workdir={FLAGS.workdir}: Slurm cannot write its logs to a path with a backslash; "
+            "use another"
         )
     if FLAGS.gpus and FLAGS.tasks not in (None, FLAGS.gpus):
         raise UserError(
@@ -80,6 +87,8 @@ def _show(command: list[str]) -> str:
 
 def script(experiments: list[Experiment], logs: Path) -> str:
     """The batch script that all jobs of the study share."""
+    from prunejax.runs.directory import is_remote
+
     tasks = FLAGS.tasks or max(1, FLAGS.gpus)  # a process a GPU, as JAX expects of Slurm
     options = {
         "job-name": f"prunejax-{FLAGS.preset}",
@@ -91,17 +100,21 @@ def script(experiments: list[Experiment], logs: Path) -> str:
         "partition": FLAGS.partition,
         "account": FLAGS.account,
         "signal": f"TERM@{FLAGS.grace_s}",
-        "output": logs / "%x-%a.log",
+        "output": str(logs).replace("%", "%%") + "/%x-%a.log",
     }
-    lines = [f"#SBATCH --{name}={value}" for name, value in options.items() if value is not None]
+    lines = []
+    for name, value in options.items():
+        if value is not None:
+            lines.append(f"#SBATCH --{name}={shlex.quote(str(value))}")
     shared = [f"--workdir={logs.parent}"]
     if FLAGS.data_dir:
-        shared.append(f"--data_dir={Path(FLAGS.data_dir).absolute()}")
-    python = Path(__file__).parents[1] / ".venv" / "bin" / "python"
+        remote = is_remote(epath.Path(FLAGS.data_dir))
+        data_dir = FLAGS.data_dir if remote else Path(FLAGS.data_dir).absolute()
+        shared.append(f"--data_dir={data_dir}")
     return SCRIPT.format(
         options="\n".join(lines),
         directory=shlex.quote(os.getcwd()),  # where one's own study is found
-        python=shlex.quote(str(python)),
+        python=shlex.quote(sys.executable),
         tunables=shlex.quote(os.environ.get("GLIBC_TUNABLES", "")),
         experiments=" ".join(experiment.name for experiment in experiments),
         training=shlex.join(cli.given(*cli.CHOICES)),

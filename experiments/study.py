@@ -9,8 +9,10 @@ from absl import flags
 
 from experiments import flags as cli
 from experiments.evaluate import evaluate
-from experiments.report import report
+from experiments.places import require_writable
+from experiments.report import directories, report
 from experiments.train import train
+from prunejax.config import Config, UserError
 
 FLAGS = flags.FLAGS
 
@@ -24,11 +26,13 @@ def main() -> None:
     from prunejax.training.task import resolve
 
     dataset = cli.load_data(configs[0].data)
-    for config in configs:
-        resolved = resolve(config, dataset)
-        require_traceable(resolved, dataset)
+    resolved = [resolve(config, dataset) for config in configs]
+    for config in resolved:
+        require_traceable(config, dataset)
         run_dir = cli.workdir() / config.experiment.name
-        hosts.on_all_processes(partial(check_run, run_dir, resolved, dataset))
+        hosts.on_all_processes(partial(check_run, run_dir, config, dataset))
+    if not FLAGS.dry_run:
+        hosts.on_all_processes(partial(_require_writable, resolved))
     seconds = [train(config, dataset) for config in configs]
     if FLAGS.dry_run:
         hours = sum(filter(None, seconds)) / 3600
@@ -40,6 +44,35 @@ def main() -> None:
         return str(report(cli.workdir())) if hosts.is_first() else ""
 
     print(f"report: {hosts.on_all_processes(write_report)}")
+
+
+def _require_writable(configs: list[Config]) -> None:
+    """Refuses now what could not be written after hours of work."""
+    from prunejax.training import hosts
+
+    if not hosts.is_first():
+        return
+    require_writable(directories(cli.workdir()))
+    for config in configs:
+        run_dir = cli.workdir() / config.experiment.name
+        try:
+            require_writable([run_dir, run_dir / "checkpoints", run_dir / "measures"])
+        except UserError:
+            if not _is_complete(config):
+                raise
+
+
+def _is_complete(config: Config) -> bool:
+    """Whether nothing is left to be done for a run."""
+    from prunejax.measures.evaluation import outdated
+    from prunejax.runs import load_provenance
+
+    run_dir = cli.workdir() / config.experiment.name
+    if not (run_dir / "config.json").exists():
+        return False
+    total = sum(load_provenance(run_dir)["stage_steps"].values())
+    trained = (run_dir / "checkpoints" / str(total)).exists()
+    return trained and not outdated(run_dir, config)
 
 
 if __name__ == "__main__":

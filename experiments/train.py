@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from experiments import display
+from experiments import display, process
 from experiments import flags as cli
 from experiments.plan import print_plan
 from prunejax.config import Config, UserError
@@ -52,7 +52,7 @@ def train(config: Config, dataset: "Dataset") -> float | None:
         print(f"{name}: resuming at step {start.done} of {total}")
     print_frozen = display.make_frozen_notice(start)
     with (
-        cli.stop_signals() as asked_to_stop,
+        process.stop_signals() as asked_to_stop,
         display.training_bar(start) as on_step,
         display.tensorboard(start, FLAGS.tensorboard) as write_events,
     ):
@@ -62,7 +62,8 @@ def train(config: Config, dataset: "Dataset") -> float | None:
             write_events(progress)
 
         outcome = runs.train(start, on_step, on_report, asked_to_stop)
-        stopped = hosts.any_of(asked_to_stop())
+    # Now, and not before: also a signal while the display was closed is one.
+    stopped = hosts.any_of(asked_to_stop())
     if not outcome.finished:
         raise cli.Stopped(
             f"{name}: stopped at step {outcome.step} of {total}, saved; run it again to go on"

@@ -1,0 +1,119 @@
+"""JAX, as a command starts it: what the user sets in the environment comes before our defaults."""
+
+import os
+import subprocess
+import sys
+
+from absl import flags
+
+from prunejax.config import UserError
+
+FLAGS = flags.FLAGS
+HOSTS = ("distributed", "coordinator_address", "num_processes", "process_id")
+"""The flags of one of several processes."""
+FIXED = {
+    "jax_enable_x64": False,
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_enable_custom_prng": False,
+    "jax_threefry_partitionable": True,
+    "jax_random_seed_offset": 0,
+    "jax_numpy_dtype_promotion": "standard",
+}
+"""What decides results, and so is not the environment's to say: a run is resumed in another one."""
+MIN_COMPILE_TIME_S = 0.5
+"""Programs that compile faster are not kept."""
+PROBE = "try: import jax; jax.devices()\nexcept Exception: pass"
+"""Ends well unless XLA ends the process: what JAX raises is caught where it matters."""
+
+
+def start_jax(names: tuple[str, ...], computes: bool) -> None:
+    """Sets JAX up, joins other processes if there are any, and finds the devices.
+
+    Args:
+        names: the flags of the command.
+        computes: whether devices are needed.
+
+    Raises:
+        UserError: if JAX does not start, or the other processes cannot be joined.
+    """
+    try:
+        if computes:
+            _check_xla_flags()
+        _configure(names)
+        if "distributed" in names:
+            _connect(names)
+        if computes:
+            import jax
+
+            jax.devices()
+    except UserError:
+        raise
+    except Exception as error:  # of JAX, its plugins or the drivers
+        told = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
+        raise UserError(f"JAX does not start ({told[:300]}){_environment()}") from None
+
+
+def _check_xla_flags() -> None:
+    """Refuses what XLA would end the process for, without an exception."""
+    if "XLA_FLAGS" not in os.environ:
+        return
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", PROBE]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        told = (done.stderr.strip().splitlines() or ["it ends at once"])[-1]
+        raise UserError(f"JAX does not start ({told.split('] ')[-1]}){_environment()}")
+
+
+def _environment() -> str:
+    """What the environment says about it."""
+    told = []
+    for name, value in os.environ.items():
+        if name.startswith(("JAX_", "XLA_")):
+            told.append(f"{name}={value}")
+    if not told:
+        return ""
+    return f"; the environment has {', '.join(sorted(told))}: change or unset that"
+
+
+def _configure(names: tuple[str, ...]) -> None:
+    """Devices, determinism and the cache of compiled programs; before JAX computes anything."""
+    import jax
+
+    from prunejax.data import cache
+    from prunejax.training import machine
+
+    for name, value in FIXED.items():
+        if hasattr(jax.config, name):  # a later version may have lost the choice
+            jax.config.update(name, value)
+    flags_of_xla = os.environ.get("XLA_FLAGS", "")
+    if "deterministic" in names and FLAGS.deterministic:
+        os.environ["XLA_FLAGS"] = f"{flags_of_xla} --xla_gpu_deterministic_ops=true"
+
+    defaults = {
+        "jax_compilation_cache_dir": str(cache.cache_dir() / "xla"),
+        "jax_persistent_cache_min_compile_time_secs": MIN_COMPILE_TIME_S,
+    }
+    # XLA splits a step over cores worse than a population splits over devices.
+    if "xla_force_host_platform_device_count" not in flags_of_xla:
+        defaults["jax_num_cpu_devices"] = machine.cores()
+    for name, value in defaults.items():
+        if name.upper() not in os.environ:
+            jax.config.update(name, value)
+    cache.trim("xla")
+
+
+def _connect(names: tuple[str, ...]) -> None:
+    """Joins the other processes, if there are any; only the first prints."""
+    from prunejax.training import hosts
+
+    by_hand = [FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id]
+    if any(value is not None for value in by_hand) and None in by_hand:
+        raise UserError("--coordinator_address, --num_processes and --process_id belong together")
+    if FLAGS.distributed or None not in by_hand:
+        hosts.connect(*by_hand)
+        for name in names:
+            if name not in (*HOSTS, "data_dir"):
+                hosts.require_same(f"--{name}", str(FLAGS[name].value))
+        if not hosts.is_first():
+            sys.stdout = open(os.devnull, "w")
