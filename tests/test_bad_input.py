@@ -1,10 +1,12 @@
-"""A thousand bad inputs and more: each one line, exit code 2, no traceback, and nothing changed on disk."""
+"""A thousand bad inputs and more.
+
+Each is one line, exit code 2, no traceback, and nothing changed on disk.
+"""
 
 import contextlib
 import dataclasses
 import json
 import math
-import shutil
 import subprocess
 import sys
 
@@ -17,17 +19,24 @@ from test_commands import ROOT
 from experiments.presets import PRESETS
 from prunejax.measures import evaluate
 
-FUZZ = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": list(HealthCheck)}
+FUZZ = settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
 
 
 @pytest.fixture(scope="module")
 def ask():
     """`ask(script, *arguments) -> (exit code, stdout, stderr)`."""
     command = [sys.executable, ROOT / "tests" / "fork_server.py"]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as server:
 
         def ask(*arguments):
-            print(json.dumps(list(map(str, arguments))), file=server.stdin, flush=True)
+            texts = [str(argument) for argument in arguments]
+            print(json.dumps(texts), file=server.stdin, flush=True)
             return json.loads(server.stdout.readline())
 
         yield ask
@@ -42,6 +51,34 @@ def assert_refused(answer, what):
     assert err.count("\n") == 1, (what, answer)
 
 
+# ------------------------------------------------------------------- words and no numbers
+
+
+def is_number(word):
+    """Whether absl or a setting reads it as one; absl reads 0x10 too."""
+    with contextlib.suppress(ValueError):
+        return math.isfinite(float(word))
+    with contextlib.suppress(ValueError):
+        int(word, 0)
+        return True
+    return False
+
+
+def says_something(word):
+    """Whether it is more than an empty tuple."""
+    return word.strip("()[]").replace(",", "").strip() != ""
+
+
+CHARACTERS = st.characters(min_codepoint=33, max_codepoint=0x2FF)
+WORD = st.text(CHARACTERS, min_size=1, max_size=12)
+NO_NUMBER = st.one_of(
+    WORD.filter(lambda word: not is_number(word)),
+    st.sampled_from(["nan", "inf", "1e999", "--1"]),
+)
+
+# --------------------------------------------------------------------------------- --set
+
+
 def fields(node, path=""):
     """Each field's path and value."""
     for name, value in node.items():
@@ -51,24 +88,17 @@ def fields(node, path=""):
             yield f"{path}{name}", value
 
 
-FIELDS = {
-    path: value
-    for path, value in fields(dataclasses.asdict(PRESETS["digits"]))
-    if not path.startswith("experiment.") and not isinstance(value, str)
-}
-WORD = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF), min_size=1, max_size=12)
-NO_NUMBER = st.one_of(WORD.filter(lambda w: not is_number(w)), st.sampled_from(["nan", "inf", "1e999", "--1"]))
-
-
-def is_number(word):
-    with contextlib.suppress(ValueError):
-        return math.isfinite(float(word))
-    with contextlib.suppress(ValueError):
-        return int(word, 0) is not None  # absl reads 0x10 too
-    return False
+DIGITS = PRESETS["digits"]
+FIELDS = {}
+"""Of every field but those that take any text, and those that --set must not change."""
+for path, value in fields(dataclasses.asdict(DIGITS)):
+    if not path.startswith("experiment.") and not isinstance(value, str):
+        FIELDS[path] = value
+PATH = st.sampled_from(sorted(FIELDS))
 
 
 def ill_typed(path):
+    """What the field does not take, by the value it has."""
     value = FIELDS[path]
     if isinstance(value, bool):
         return st.sampled_from(["2", "yes", "-1", "truely", "0.5"])
@@ -76,51 +106,110 @@ def ill_typed(path):
         return st.one_of(NO_NUMBER, st.sampled_from(["1.5", "1e3", "2.0"]))
     if value is None:
         return st.sampled_from(["nothing", "(", "a,b", "nan"])
-    return NO_NUMBER.filter(lambda word: word.strip("()[]").replace(",", "").strip())
+    return NO_NUMBER.filter(says_something)
 
 
-SETTINGS = st.one_of(
-    st.sampled_from(sorted(FIELDS)).flatmap(lambda path: st.tuples(st.just(path), ill_typed(path))).map("=".join),
-    st.tuples(WORD.filter(lambda w: w.split("=")[0].split(".")[0] not in vars(PRESETS["digits"])), WORD).map("=".join),
-    st.tuples(st.sampled_from(sorted(FIELDS)), WORD.map(lambda w: w.replace("=", "")), st.just("1")).map(
-        lambda parts: f"{parts[0]}.{parts[1]}={parts[2]}"
-    ),
-    st.sampled_from(sorted(FIELDS)),
-    st.sampled_from(
-        [
-            *("models=0", "models=-1", "seed=-1", "seed=2147483647", "finetune.epochs=0", "finetune.batch_size=-5"),
-            *("sparsities=", "sparsities=1", "sparsities=-0.1", "sparsities=0.5,0.5", "model.depth=11"),
-            *("model.widen_factor=0", "optim.momentum=1.5", "optim.momentum=-1", "finetune.weight_decay=-1"),
-            *("finetune.learning_rate.initial=-1", "sup_augment.resized_crop_scale=0,1", "data.std=0", "data.mean=1,2"),
-            *("sup_augment.crop_padding=-1", "sup_augment.jitter=1,1,1,1", "sup_augment.grayscale_probability=2"),
-            *("supcon.temperature=0", "checkpoint.keep=0", "log_every_steps=0", "data.train_examples=0"),
-            *("data.train_examples=99999", "measure.neighbors=0", "preset=cifar10", "experiment.name=x"),
-        ]
-    ),
-).map(lambda text: f"--set={text}")
+@st.composite
+def values_of_another_type(draw):
+    path = draw(PATH)
+    return f"{path}={draw(ill_typed(path))}"
+
+
+@st.composite
+def fields_that_there_are_not(draw):
+    def is_no_field(word):
+        name = word.split("=")[0].split(".")[0]
+        return name not in vars(DIGITS)
+
+    return f"{draw(WORD.filter(is_no_field))}={draw(WORD)}"
+
+
+@st.composite
+def fields_of_a_value(draw):
+    name = draw(WORD).replace("=", "")
+    return f"{draw(PATH)}.{name}=1"
+
+
+IMPOSSIBLE_VALUES = [
+    "models=0",
+    "models=-1",
+    "seed=-1",
+    "seed=2147483647",
+    "finetune.epochs=0",
+    "finetune.batch_size=-5",
+    "finetune.weight_decay=-1",
+    "finetune.learning_rate.initial=-1",
+    "sparsities=",
+    "sparsities=1",
+    "sparsities=-0.1",
+    "sparsities=0.5,0.5",
+    "model.depth=11",
+    "model.widen_factor=0",
+    "optim.momentum=1.5",
+    "optim.momentum=-1",
+    "sup_augment.resized_crop_scale=0,1",
+    "sup_augment.crop_padding=-1",
+    "sup_augment.jitter=1,1,1,1",
+    "sup_augment.grayscale_probability=2",
+    "data.std=0",
+    "data.mean=1,2",
+    "data.train_examples=0",
+    "data.train_examples=99999",
+    "supcon.temperature=0",
+    "checkpoint.keep=0",
+    "log_every_steps=0",
+    "measure.neighbors=0",
+    "preset=cifar10",
+    "experiment.name=x",
+]
+ASSIGNMENT = st.one_of(
+    values_of_another_type(),
+    fields_that_there_are_not(),
+    fields_of_a_value(),
+    PATH,  # without a value
+    st.sampled_from(IMPOSSIBLE_VALUES),
+)
+
+# ------------------------------------------------------------------------------- flags
+
+
+def option(name, value):
+    """`value`, a strategy, as an argument."""
+    return value.map(lambda text: f"--{name}={text}")
+
+
+NO_COUNT = st.one_of(NO_NUMBER, st.sampled_from(["1.5", "-1", "", "99999999999999999999"]))
+NO_SPARSITY = st.one_of(st.floats(max_value=-1e-9), st.floats(min_value=1))
+NO_CHOICE = WORD.map(lambda word: f"x{word}")
 FLAGS = st.one_of(
-    SETTINGS,
+    option("set", ASSIGNMENT),
     WORD.filter(lambda word: not word.startswith("-")),
     WORD.map(lambda word: f"--un{word.replace('=', '')}known=1"),
-    st.tuples(
-        st.sampled_from(["--models", "--seed", "--devices"]),
-        st.one_of(NO_NUMBER, st.sampled_from(["1.5", "-1", "", "99999999999999999999"])),
-    ).map("=".join),
-    NO_NUMBER.map(lambda word: f"--sparsities={word}"),
-    st.one_of(st.floats(max_value=-1e-9), st.floats(min_value=1)).map(lambda number: f"--sparsities=0.5,{number}"),
-    st.tuples(st.sampled_from(["--preset=x", "--experiment=x"]), WORD).map("".join),
-    st.tuples(st.sampled_from(["--dry_run=x", "--tensorboard=x"]), WORD).map("".join),
+    st.one_of(option("models", NO_COUNT), option("seed", NO_COUNT), option("devices", NO_COUNT)),
+    option("sparsities", NO_NUMBER),
+    option("sparsities", NO_SPARSITY.map(lambda number: f"0.5,{number}")),
+    st.one_of(option("preset", NO_CHOICE), option("experiment", NO_CHOICE)),
+    st.one_of(option("dry_run", NO_CHOICE), option("tensorboard", NO_CHOICE)),
 )
 
 
 def test_flags(ask, tmp_path):
-    """Were the flag no trouble, the missing parent would be, which nothing else here may be mistaken for."""
+    """Were the flag no trouble, the missing parent would be.
+
+    Nothing else here may be mistaken for that.
+    """
+    command = [
+        "train",
+        f"--workdir={tmp_path / 'runs'}",
+        "--preset=digits",
+        "--experiment=sup_one_shot",
+    ]
     refused = set()
 
-    @settings(max_examples=1100, **FUZZ)
+    @settings(FUZZ, max_examples=1100)
     @given(flag=FLAGS)
     def check(flag):
-        answer = ask("train", f"--workdir={tmp_path / 'runs'}", "--preset=digits", "--experiment=sup_one_shot", flag)
+        answer = ask(*command, flag)
         assert_refused(answer, flag)
         assert "is missing; train it first" not in answer[2], flag
         assert not list(tmp_path.iterdir())
@@ -130,62 +219,102 @@ def test_flags(ask, tmp_path):
     assert len(refused) > 900
 
 
+# ------------------------------------------------------------------------------- files
+
+
 @pytest.fixture(scope="module")
 def study(make_config, dataset, tmp_path_factory):
     """A finished and measured run."""
     workdir = tmp_path_factory.mktemp("fuzz") / "runs"
     trained = run(make_config("sup_dense"), dataset, workdir)
     evaluate(trained, dataset, workdir / "sup_dense")
-    (workdir / "sup_dense/metrics.jsonl").write_text('{"stage": "sup", "step": 8, "loss": [1.0, 1.0]}\n')
+    line = '{"stage": "sup", "step": 8, "loss": [1.0, 1.0]}\n'
+    (workdir / "sup_dense" / "metrics.jsonl").write_text(line)
     return workdir
 
 
-JSON = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
-    max_leaves=5,
-)
+SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5))
+
+
+def containers(inner):
+    """Lists and objects of what `inner` draws."""
+    lists = st.lists(inner, max_size=3)
+    return st.one_of(lists, st.dictionaries(st.text(max_size=5), inner, max_size=3))
+
+
+JSON = st.recursive(SCALARS, containers, max_leaves=5)
+PLACE = st.floats(0, 1)
+"""In a file, as a fraction of it."""
 HARMS = st.one_of(
-    st.tuples(st.just("cut"), st.floats(0, 0.99)),
-    st.tuples(st.just("flip"), st.floats(0, 1), st.integers(1, 255)),
-    st.tuples(st.just("insert"), st.floats(0, 1), st.binary(min_size=1, max_size=8)),
-    st.tuples(st.just("replace"), st.binary(max_size=60)),
-    st.tuples(st.just("value"), st.floats(0, 1), JSON),
+    st.tuples(st.just("cut"), st.floats(0, 0.99), st.none()),
+    st.tuples(st.just("flip"), PLACE, st.integers(1, 255)),
+    st.tuples(st.just("insert"), PLACE, st.binary(min_size=1, max_size=8)),
+    st.tuples(st.just("replace"), PLACE, st.binary(max_size=60)),
+    st.tuples(st.just("value"), PLACE, JSON),
 )
 
 
-def harm(content, kind, *rest):
+def harm(content, kind, place, what):
+    """The bytes of a file after a harm: its kind, where, and with what."""
     if kind == "replace":
-        return rest[0]
-    where = min(int(rest[0] * len(content)), len(content) - 1)
+        return what
+    where = chosen(place, len(content))
+    before, after = content[:where], content[where:]
     if kind == "cut":
-        return content[:where]
+        return before
     if kind == "flip":
-        return content[:where] + bytes([content[where] ^ rest[1]]) + content[where + 1 :]
+        return before + bytes([after[0] ^ what]) + after[1:]
     if kind == "insert":
-        return content[:where] + rest[1] + content[where:]
+        return before + what + after
     try:
         tree = json.loads(content)
-    except ValueError:
-        return content[:where]
+    except ValueError:  # no JSON
+        return before
     places = list(all_places(tree))
-    holder, key = places[min(int(rest[0] * len(places)), len(places) - 1)]
-    holder[key] = rest[1]
+    holder, key = places[chosen(place, len(places))]
+    holder[key] = what
     return json.dumps(tree).encode()
 
 
+def chosen(fraction, count):
+    """An index below `count`."""
+    return min(int(fraction * count), count - 1)
+
+
 def all_places(node):
-    for key in node if isinstance(node, dict) else range(len(node)):
+    """Every value of a JSON tree, as what holds it and its key there."""
+    keys = node if isinstance(node, dict) else range(len(node))
+    for key in keys:
         yield node, key
         if isinstance(node[key], (dict, list)):
             yield from all_places(node[key])
 
 
-def test_files(ask, study):
-    """What is harmed is refused, or did not matter; nothing is changed, and no traceback seen."""
-    refused = set()
+def restore(workdir, whole):
+    """Makes the files under `workdir` those of `whole` again."""
+    for path in files(workdir):
+        if path not in whole:
+            path.unlink()
+    for path, content in whole.items():
+        if not path.exists() or path.read_bytes() != content:
+            path.write_bytes(content)
 
-    @settings(max_examples=250, **FUZZ)
+
+def without(contents, top):
+    """`contents`, as `files` returns them, but for those under `top`."""
+    return {path: content for path, content in contents.items() if top not in path.parents}
+
+
+def test_files(ask, study):
+    """What is harmed is refused, measured again, or did not matter.
+
+    Nothing else is changed, and no traceback seen.
+    """
+    whole = files(study)
+    refused, measured_again = set(), set()
+    measures = study / "sup_dense" / "measures"
+
+    @settings(FUZZ, max_examples=250)
     @given(
         name=st.sampled_from(["config.json", "provenance.json", "measures/predictions.npz"]),
         harmed=HARMS,
@@ -193,20 +322,29 @@ def test_files(ask, study):
     )
     def check(name, harmed, script):
         path = study / "sup_dense" / name
-        whole = path.read_bytes()
         try:
-            path.write_bytes(harm(whole, *harmed))
+            path.write_bytes(harm(whole[path], *harmed))
             before = files(study)
             answer = ask(script, f"--workdir={study}")
-            if answer[0] == 0:
-                assert "Traceback" not in answer[2]
-                shutil.rmtree(study / "report", ignore_errors=True)
-            else:
+            after = files(study)
+            if answer[0] != 0:
                 assert_refused(answer, (name, harmed))
-                refused.add((script, name, path.read_bytes()))
-            assert files(study) == before
+                assert after == before
+                refused.add((script, name, before[path]))
+                return
+
+            assert "Traceback" not in answer[2]
+            if script == "report":
+                assert without(after, study / "report") == before
+                return
+            # Which measures are outdated depends on settings, which may be what was harmed.
+            assert without(after, measures) == without(before, measures)
+            if after != before and path.parent == measures:
+                assert after == whole
+                measured_again.add(before[path])
         finally:
-            path.write_bytes(whole)
+            restore(study, whole)
 
     check()
     assert len(refused) > 100
+    assert len(measured_again) > 10

@@ -1,4 +1,7 @@
-"""Nothing lost: kills, signals, locks, full disks and damaged files, each with a real training process."""
+"""Nothing lost: kills, signals, locks, full disks and damaged files.
+
+Each with a real training process.
+"""
 
 import contextlib
 import dataclasses
@@ -24,35 +27,24 @@ from prunejax.training import population
 from prunejax.training.members import members_of
 from prunejax.training.task import make_tasks
 
+cancelled_reads = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+"""Orbax's, after one has failed."""
+
+
+# -------------------------------------------------------------------- kills and signals
+
+
+def epochs_for_all_kills(pytestconfig):
+    """Of two steps each."""
+    return 4 * max(10, pytestconfig.getoption("--kills"))
+
 
 @pytest.fixture(scope="module")
 def long(pytestconfig):
     """The arguments of a run with steps enough for all kills."""
-    epochs = 4 * max(10, pytestconfig.getoption("--kills"))
-    return ["--experiment=sup_gmp", *TINY, "--set=checkpoint.every_steps=1", f"--set=sup.epochs={epochs}"]
-
-
-def start(workdir, *arguments):
-    """Training in a process of its own, which leaves a line when it ends."""
-    output = open(workdir.with_suffix(".log"), "a")
-    with output:
-        return subprocess.Popen(
-            command("train", f"--workdir={workdir}", *arguments), cwd=ROOT, stdout=output, stderr=output
-        )
-
-
-def reports(workdir):
-    path = workdir / "sup_gmp" / "metrics.jsonl"
-    return path.read_text().count("\n") if path.exists() else 0
-
-
-def wait_until(condition, process):
-    deadline = time.monotonic() + 300
-    while not condition():
-        if process.poll() is not None:
-            return
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    epochs = epochs_for_all_kills(pytestconfig)
+    every_step = "--set=checkpoint.every_steps=1"
+    return ["--experiment=sup_gmp", *TINY, every_step, f"--set=sup.epochs={epochs}"]
 
 
 @pytest.fixture(scope="module")
@@ -63,25 +55,74 @@ def whole(tmp_path_factory, long):
     return workdir
 
 
-def assert_same_bytes(workdir, whole):
-    ours, theirs = (prunejax.load_population(path / "sup_gmp") for path in (workdir, whole))
+def start(workdir, *arguments, log=None):
+    """Training in a process of its own; its output is beside the work directory, or in `log`."""
+    line = command("train", f"--workdir={workdir}", *arguments)
+    with (log or log_of(workdir)).open("a") as output, heeded_interrupts():
+        return subprocess.Popen(line, cwd=ROOT, stdout=output, stderr=output)
+
+
+@contextlib.contextmanager
+def heeded_interrupts():
+    """What is started in the block does not ignore SIGINT.
+
+    It would where these tests run in the background of a shell, and inherit that from them.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def log_of(workdir):
+    return workdir.with_suffix(".log")
+
+
+def count_reports(workdir):
+    path = workdir / "sup_gmp" / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def wait_until(condition, process):
+    """Or until the process has ended."""
+    deadline = time.monotonic() + 300
+    while not condition():
+        if process.poll() is not None:
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def assert_same_states(workdir, other):
+    """Byte for byte, and to the end."""
+    ours = prunejax.load_population(workdir / "sup_gmp")
+    theirs = prunejax.load_population(other / "sup_gmp")
     assert ours.step == theirs.step == theirs.total_steps
-    for mine, other in zip(leaves(ours), leaves(theirs), strict=True):
-        assert bytes(mine) == bytes(other)
-    steps = [json.loads(line)["step"] for line in (workdir / "sup_gmp/metrics.jsonl").read_text().splitlines()]
-    assert steps == list(range(1, theirs.total_steps + 1))
+    for leaf, other_leaf in zip(leaves(ours), leaves(theirs), strict=True):
+        assert bytes(leaf) == bytes(other_leaf)
+
+
+def assert_same_bytes(workdir, whole):
+    """And a line of the curves for every step, none twice."""
+    assert_same_states(workdir, whole)
+    curves = (workdir / "sup_gmp" / "metrics.jsonl").read_text()
+    steps = [json.loads(line)["step"] for line in curves.splitlines()]
+    total = prunejax.load_population(whole / "sup_gmp").total_steps
+    assert steps == list(range(1, total + 1))
 
 
 def test_killed_at_random_moments_it_ends_in_the_same_bytes(tmp_path, whole, long, pytestconfig):
-    kills, seed = pytestconfig.getoption("--kills"), int.from_bytes(os.urandom(2))
+    kills = pytestconfig.getoption("--kills")
+    seed = int.from_bytes(os.urandom(2))
     print("seed of the moments:", seed)
     moments = random.Random(seed)
     workdir, killed = tmp_path / "runs", 0
     while killed < kills:
         process = start(workdir, *long)
         # Most fall on steps and the checkpoints between them, one in five on the start.
-        before = reports(workdir) if moments.random() < 0.8 else -1
-        wait_until(lambda n=before: reports(workdir) > n, process)
+        if moments.random() < 0.8:
+            wait_for_another_report(workdir, process)
         time.sleep(moments.uniform(0, 0.3))
         killed += process.poll() is None
         process.kill()
@@ -89,11 +130,18 @@ def test_killed_at_random_moments_it_ends_in_the_same_bytes(tmp_path, whole, lon
             assert_same_bytes(workdir, whole)
             shutil.rmtree(workdir)
         else:
-            assert process.returncode == -signal.SIGKILL, workdir.with_suffix(".log").read_text()[-2000:]
+            assert process.returncode == -signal.SIGKILL, log_of(workdir).read_text()[-2000:]
+
     assert call("train", f"--workdir={workdir}", *long).returncode == 0
     assert_same_bytes(workdir, whole)
-    left = {path.name for path in (workdir / "sup_gmp" / "checkpoints").iterdir()}
-    assert left == {str(8 * max(10, kills) - 1), str(8 * max(10, kills))}
+    kept = {path.name for path in (workdir / "sup_gmp" / "checkpoints").iterdir()}
+    last = 2 * epochs_for_all_kills(pytestconfig)
+    assert kept == {str(last - 1), str(last)}
+
+
+def wait_for_another_report(workdir, process):
+    before = count_reports(workdir)
+    wait_until(lambda: count_reports(workdir) > before, process)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -104,26 +152,33 @@ def test_a_signal_saves_and_ends_with_a_code_of_its_own(tmp_path, whole, long, n
     wait_until((workdir / "sup_gmp" / "metrics.jsonl").exists, process)
     process.send_signal(number)
     assert process.wait(timeout=60) == os.EX_TEMPFAIL
-    assert "saved; run it again to go on" in workdir.with_suffix(".log").read_text()
+    assert "saved; run it again to go on" in log_of(workdir).read_text()
     stopped = prunejax.load_population(workdir / "sup_gmp")
     assert 0 < stopped.step < stopped.total_steps
+
     done = call("train", f"--workdir={workdir}", *arguments)
     assert f"resuming at step {stopped.step} of {stopped.total_steps}" in done.stdout
-    ours, theirs = (prunejax.load_population(path / "sup_gmp") for path in (workdir, whole))
-    for mine, other in zip(leaves(ours), leaves(theirs), strict=True):
-        assert bytes(mine) == bytes(other)
+    assert_same_states(workdir, whole)
+
+
+# ------------------------------------------------------------------------------- locks
 
 
 def test_a_second_process_is_refused_while_the_first_lives(tmp_path, make_config, dataset):
     config = make_config("sup_dense")
     run(config, dataset, tmp_path, stop_after=1)
-    run_dir, steps = tmp_path / "sup_dense", population.stage_steps(make_tasks(config, dataset))
+    run_dir = tmp_path / "sup_dense"
+    steps = population.stage_steps(make_tasks(config, dataset))
+
+    def open_run():
+        return directory.open_run(run_dir, config, dataset, steps, ())
+
     before = files(tmp_path)
-    with directory.open_run(run_dir, config, dataset, steps, ()):
+    with open_run():
         held = files(tmp_path)
         with pytest.raises(UserError, match=rf"process {os.getpid()} on .* trains this run"):
             directory.check_run(run_dir, config, dataset)
-        with pytest.raises(UserError, match="trains this run"), directory.open_run(run_dir, config, dataset, steps, ()):
+        with pytest.raises(UserError, match="trains this run"), open_run():
             pass
         assert files(tmp_path) == held
     assert directory.check_run(run_dir, config, dataset)
@@ -131,22 +186,31 @@ def test_a_second_process_is_refused_while_the_first_lives(tmp_path, make_config
 
 
 def test_a_lock_is_gone_with_its_process(tmp_path, long):
-    workdir, arguments = tmp_path / "runs", [*long, "--set=sup.epochs=4000"]
+    workdir = tmp_path / "runs"
+    arguments = [*long, "--set=sup.epochs=4000"]
     process = start(workdir, *arguments)
-    wait_until(lambda: reports(workdir), process)
+    wait_until(lambda: count_reports(workdir), process)
     other = call("train", f"--workdir={workdir}", *arguments)
-    assert (other.returncode, other.stdout, other.stderr.count("\n")) == (2, "", 1)
+    assert other.returncode == 2
+    assert other.stdout == ""
+    assert other.stderr.count("\n") == 1
     assert f"process {process.pid} on" in other.stderr
+
     process.kill()
     process.wait()
     with (workdir / "sup_gmp" / ".lock").open() as file:
         directory._lock(file)
 
 
+# --------------------------------------------------------------------------- full disks
+
+
 @contextlib.contextmanager
 def small_disk(path, size):
+    """A file system of its own at `path`."""
     path.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path]).returncode:
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path]
+    if os.geteuid() != 0 or subprocess.run(mount).returncode != 0:
         pytest.skip("no right to mount a small file system")
     try:
         yield path
@@ -154,58 +218,90 @@ def small_disk(path, size):
         subprocess.run(["umount", "-l", path], check=True)
 
 
+def fill(disk):
+    """Writes a file until nothing is free; returns its path."""
+    path = disk / "filler"
+    with path.open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+        while shutil.disk_usage(disk).free:
+            filler.write(bytes(4096))
+    return path
+
+
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, whole, long):
     with small_disk(tmp_path / "disk", "40m") as disk:
         workdir, log = disk / "runs", tmp_path / "log"
-        with log.open("w") as output:
-            arguments = command("train", f"--workdir={workdir}", *long)
-            process = subprocess.Popen(arguments, cwd=ROOT, stdout=output, stderr=output)
-        wait_until(lambda: reports(workdir) > 20, process)
-        with (disk / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
-            while shutil.disk_usage(disk).free:
-                filler.write(bytes(4096))
+        process = start(workdir, *long, log=log)
+        wait_until(lambda: count_reports(workdir) > 20, process)
+        filler = fill(disk)
         assert process.wait(timeout=100) == 2
         (error,) = (line for line in log.read_text().splitlines() if "images/s" not in line)
         assert error.startswith("error: ")
         assert "make room, and run it again" in error
-        (disk / "filler").unlink()
+
+        filler.unlink()
         kept = prunejax.load_population(workdir / "sup_gmp")
         assert kept.step > 10
         assert call("train", f"--workdir={workdir}", *long).returncode == 0
         assert_same_bytes(workdir, whole)
 
 
+# ------------------------------------------------------------------ damaged checkpoints
+
+
 @pytest.fixture(scope="module")
 def two_checkpoints(make_config, dataset, tmp_path_factory):
     """A finished run that kept steps 7 and 8."""
     workdir = tmp_path_factory.mktemp("damage")
-    run(dataclasses.replace(make_config("sup_gmp"), log_every_steps=1), dataset, workdir)
+    run(make_config("sup_gmp", log_every_steps=1), dataset, workdir)
     return workdir / "sup_gmp"
 
 
 def newest_files(run_dir):
-    return sorted(path for path in (run_dir / "checkpoints" / "8").rglob("*") if path.is_file())
+    checkpoint_dir = run_dir / "checkpoints" / "8"
+    return sorted(path for path in checkpoint_dir.rglob("*") if path.is_file())
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of Orbax's cancelled reads
+def damage(path, harm):
+    """Makes the file what `harm` says."""
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    if harm == "missing":
+        path.unlink()
+    elif harm == "truncated":
+        path.write_bytes(content[:middle])
+    elif harm == "emptied":
+        path.write_bytes(b"")
+    else:
+        content[middle] ^= 0xFF
+        path.write_bytes(content)
+
+
+def load_with_warnings(run_dir):
+    """The restored population, and what was said of damage."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        restored = prunejax.load_population(run_dir)
+    messages = [str(warning.message) for warning in caught]
+    return restored, [message for message in messages if "damaged" in message]
+
+
+@cancelled_reads
 @pytest.mark.parametrize("harm", ["truncated", "emptied", "missing", "flipped"])
-def test_whichever_file_of_a_checkpoint_is_damaged_no_wrong_number_is_restored(two_checkpoints, tmp_path, harm):
-    """Either the file does not matter, or the checkpoint before is taken, with a warning that names both."""
-    whole, fell_back = prunejax.load_population(two_checkpoints), 0
+def test_whichever_file_of_a_checkpoint_is_damaged_no_wrong_number_is_restored(
+    two_checkpoints, tmp_path, harm
+):
+    """Either the file does not matter, or the checkpoint before is taken.
+
+    With a warning that names both.
+    """
+    whole = prunejax.load_population(two_checkpoints)
+    fell_back = 0
     names = [path.relative_to(two_checkpoints) for path in newest_files(two_checkpoints)]
     assert len(names) > 5
     for index, name in enumerate(names):
         run_dir = tmp_path / str(index)
         shutil.copytree(two_checkpoints, run_dir)
-        path = run_dir / name
-        content = bytearray(path.read_bytes())
-        if harm == "missing":
-            path.unlink()
-        elif harm == "flipped":
-            content[len(content) // 2] ^= 0xFF
-            path.write_bytes(content)
-        else:
-            path.write_bytes(content[: len(content) // 2] if harm == "truncated" else b"")
+        damage(run_dir / name, harm)
         restored, warned = load_with_warnings(run_dir)
         if restored.step == 8:
             assert_equal(restored.state, whole.state)
@@ -218,34 +314,35 @@ def test_whichever_file_of_a_checkpoint_is_damaged_no_wrong_number_is_restored(t
     assert fell_back >= 5
 
 
-def load_with_warnings(run_dir):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        restored = prunejax.load_population(run_dir)
-    return restored, [str(warning.message) for warning in caught if "damaged" in str(warning.message)]
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@cancelled_reads
 def test_a_damaged_checkpoint_is_trained_again(two_checkpoints, tmp_path, make_config, dataset):
     whole = prunejax.load_population(two_checkpoints)
     shutil.copytree(two_checkpoints, tmp_path / "sup_gmp")
     shutil.rmtree(tmp_path / "sup_gmp" / "checkpoints" / "8" / "state")
-    with pytest.warns(UserWarning, match="checkpoint 8 is damaged .* checkpoint 7 is taken instead"):
-        again = run(dataclasses.replace(make_config("sup_gmp"), log_every_steps=1), dataset, tmp_path)
+    config = make_config("sup_gmp", log_every_steps=1)
+    instead = "checkpoint 8 is damaged .* checkpoint 7 is taken instead"
+    with pytest.warns(UserWarning, match=instead):
+        again = run(config, dataset, tmp_path)
     assert again.step == 8
     assert_equal(again.state, whole.state)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@cancelled_reads
 def test_without_a_checkpoint_that_can_be_read_it_is_refused(two_checkpoints, tmp_path):
     shutil.copytree(two_checkpoints, tmp_path / "run")
     for step in ("7", "8"):
         shutil.rmtree(tmp_path / "run" / "checkpoints" / step / "state")
-    with pytest.raises(UserError, match=r"checkpoint 8 is damaged .*checkpoint 7 is damaged .*none is left"):
+    none_is_left = r"checkpoint 8 is damaged .*checkpoint 7 is damaged .*none is left"
+    with pytest.raises(UserError, match=none_is_left):
         prunejax.load_population(tmp_path / "run")
 
 
-def test_checkpoints_without_their_settings_are_left_alone(two_checkpoints, tmp_path, make_config, dataset):
+# ------------------------------------------------- checkpoints that cannot be this run's
+
+
+def test_checkpoints_without_their_settings_are_left_alone(
+    two_checkpoints, tmp_path, make_config, dataset
+):
     shutil.copytree(two_checkpoints, tmp_path / "sup_gmp")
     (tmp_path / "sup_gmp" / "config.json").unlink()
     before = files(tmp_path)
@@ -255,38 +352,36 @@ def test_checkpoints_without_their_settings_are_left_alone(two_checkpoints, tmp_
 
 
 def test_what_another_process_trained_meanwhile_is_not_thrown_away(two_checkpoints, tmp_path):
-    shutil.copytree(two_checkpoints, tmp_path / "run")
-    config, before = prunejax.load_population(two_checkpoints).config, files(tmp_path)
+    run_dir = tmp_path / "run"
+    shutil.copytree(two_checkpoints, run_dir)
+    config = prunejax.load_population(two_checkpoints).config
+    before = files(tmp_path)
     with (
         pytest.raises(UserError, match="was trained by another process"),
-        checkpoint.open_manager(tmp_path / "run", config, resume_at=7),
+        checkpoint.open_manager(run_dir, config, resume_at=7),
     ):
         pass
     assert files(tmp_path) == before
 
 
-def edit_config(run_dir, config, state):
-    (run_dir / "config.json").write_text(to_json(override(config, ["models=1"])))
+def edit_config(run_dir, config, state, monkeypatch):
+    other = override(config, ["models=1"])
+    (run_dir / "config.json").write_text(to_json(other))
 
 
-def edit_provenance(run_dir, config, state):
-    provenance = json.loads((run_dir / "provenance.json").read_text())
+def edit_provenance(run_dir, config, state, monkeypatch):
+    path = run_dir / "provenance.json"
+    provenance = json.loads(path.read_text())
     provenance["stage_steps"] = {"sup": 5}
-    (run_dir / "provenance.json").write_text(json.dumps(provenance))
+    path.write_text(json.dumps(provenance))
 
 
-def rewrite(run_dir, config, state):
-    shutil.rmtree(run_dir / "checkpoints" / "8")
-    with checkpoint.open_manager(run_dir, config, resume_at=7) as manager:
-        checkpoint.save(manager, config, 8, state)
-
-
-def put_nan(run_dir, config, state):
+def put_nan(run_dir, config, state, monkeypatch):
     state.params["head"]["Dense_0"]["bias"][2, 0] = np.nan
     rewrite(run_dir, config, state)
 
 
-def loosen_masks(run_dir, config, state):
+def loosen_masks(run_dir, config, state, monkeypatch):
     state.masks["encoder"]["stem"]["kernel"][3] = True
     rewrite(run_dir, config, state)
 
@@ -297,36 +392,64 @@ def other_format(run_dir, config, state, monkeypatch):
     monkeypatch.undo()
 
 
+def rewrite(run_dir, config, state):
+    """Saves `state` as the newest checkpoint."""
+    shutil.rmtree(run_dir / "checkpoints" / "8")
+    with checkpoint.open_manager(run_dir, config, resume_at=7) as manager:
+        checkpoint.save(manager, config, 8, state)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (edit_config, r"checkpoint 8 is of other settings than config\.json \(models: 1, not 2\)"),
-        (edit_provenance, r"checkpoint 8 does not fit the stages in provenance\.json"),
-        (put_nan, r"checkpoint 8 holds weights that are not finite, of seeds \[0\]"),
-        (loosen_masks, r"checkpoint 8 has masks of sparsity 0\.89\d\d for seed 1 where the schedule has 0\.9000"),
-        (other_format, r"checkpoint 8 is of format 99, this version of prunejax reads"),
+        (
+            edit_config,
+            r"checkpoint 8 is of other settings than config\.json \(models: 1, not 2\)",
+        ),
+        (
+            edit_provenance,
+            r"checkpoint 8 does not fit the stages in provenance\.json",
+        ),
+        (
+            put_nan,
+            r"checkpoint 8 holds weights that are not finite, of seeds \[0\]",
+        ),
+        (
+            loosen_masks,
+            r"checkpoint 8 has masks of sparsity 0\.89\d\d for seed 1 "
+            r"where the schedule has 0\.9000",
+        ),
+        (
+            other_format,
+            r"checkpoint 8 is of format 99, this version of prunejax reads",
+        ),
     ],
 )
 def test_a_checkpoint_that_cannot_be_this_runs_is_refused_by_name(
     two_checkpoints, tmp_path, monkeypatch, change, message
 ):
-    shutil.copytree(two_checkpoints, tmp_path / "run")
-    restored = prunejax.load_population(tmp_path / "run")
+    run_dir = tmp_path / "run"
+    shutil.copytree(two_checkpoints, run_dir)
+    restored = prunejax.load_population(run_dir)
     state = jax.tree.map(np.array, restored.state)
-    change(tmp_path / "run", restored.config, state, *([monkeypatch] if change is other_format else []))
+    change(run_dir, restored.config, state, monkeypatch)
     before = files(tmp_path)
     with pytest.raises(UserError, match=message):
-        prunejax.load_population(tmp_path / "run")
+        prunejax.load_population(run_dir)
     assert files(tmp_path) == before
 
 
 @pytest.mark.parametrize("experiment", ["sup_gmp", "scl_gmp"])
 @pytest.mark.parametrize("at_multiples", [False, True])
-def test_the_schedule_knows_the_sparsity_after_every_step(make_config, dataset, experiment, at_multiples):
+def test_the_schedule_knows_the_sparsity_after_every_step(
+    make_config, dataset, experiment, at_multiples
+):
     """Also where the updates end short of the target and the head's schedule closes the gap."""
-    config = dataclasses.replace(make_config(experiment), log_every_steps=1)
+    config = make_config(experiment, log_every_steps=1)
     config = override(config, [f"prune.at_multiples={at_multiples}", "prune.scl.every_steps=4"])
-    config = dataclasses.replace(config, prune=dataclasses.replace(config.prune, head=Schedule(1, 6, 2)))
-    members, steps = members_of(config), population.stage_steps(make_tasks(config, dataset))
+    pruning = dataclasses.replace(config.prune, head=Schedule(1, 6, 2))
+    config = dataclasses.replace(config, prune=pruning)
+    members = members_of(config)
+    steps = population.stage_steps(make_tasks(config, dataset))
     for progress in population.fit(config, members, dataset):
         checkpoint._check_masks(config, steps, progress.step, members, progress.state)

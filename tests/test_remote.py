@@ -5,14 +5,13 @@ The drivers, epath's and TensorStore's, are the real ones.
 
 import importlib.util
 import os
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 
 import pytest
-from test_commands import ROOT, TINY, command
+from test_commands import ROOT, TINY, command, free_port
 
 
 @pytest.fixture
@@ -20,9 +19,7 @@ def bucket():
     """Environment variables with which `gs://bucket` is on this machine."""
     if importlib.util.find_spec("gcp_storage_emulator") is None:
         pytest.skip("gcp-storage-emulator is not installed")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     line = [sys.executable, str(ROOT / "tests" / "bucket_server.py"), str(port)]
     server = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
