@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunejax.config import UserError
+from prunejax.config.levels import fraction
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -105,8 +106,8 @@ def make_frozen_notice(start: "Start") -> Callable[["Progress"], None]:
             if hosts.is_first():
                 print(
                     f"{config.experiment.name}: seed {members.seeds[row]} at sparsity "
-                    f"{members.sparsities[row]:.3g} {how} at step {state.frozen_at[row]} of stage "
-                    f"{progress.stage}; it is frozen, and excluded from every result",
+                    f"{fraction(members.sparsities[row])} {how} at step {state.frozen_at[row]} "
+                    f"of stage {progress.stage}; it is frozen, and excluded from every result",
                     file=sys.stderr,
                 )
         known = frozen
@@ -140,7 +141,7 @@ def tensorboard(start: "Start", wanted: bool) -> Iterator[Callable[["Progress"],
             for level in np.unique(sparsities):
                 chosen = values[(sparsities == level) & np.isfinite(values)]
                 if len(chosen):
-                    tag = f"{progress.stage}/{name}/sparsity_{level:g}"
+                    tag = f"{progress.stage}/{name}/sparsity_{fraction(level)}"
                     writer.add_scalar(tag, chosen.mean(), progress.step)
 
     try:

@@ -17,6 +17,7 @@ from experiments import flags as cli
 from experiments.display import bar
 from experiments.places import require_writable
 from prunejax.config import Config, Data, UserError, load_config, override, validate
+from prunejax.config.levels import percent
 
 if TYPE_CHECKING:
     from prunejax.data import Dataset
@@ -78,7 +79,9 @@ def _summary(study: "dict[str, RunMeasures]", name: str, level: float) -> str:
     """Models, accuracy and PIEs of one cell."""
     run = study[name]
     cell, trained = run.at(level), run.trained(level)
-    line = f"{name:16} {100 * level:5.3g}% pruned: {len(cell.seeds)} of {trained} models"
+    levels = [other for measures in study.values() for other in measures.levels]
+    shown = percent(level, levels)
+    line = f"{name:16} {shown:>5}% pruned: {len(cell.seeds)} of {trained} models"
     if not len(cell.seeds):
         return line
     accuracy = 100 * cell.accuracy

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from prunejax.config import Config
+from prunejax.config.levels import fraction
 
 if TYPE_CHECKING:
     from prunejax.data import Dataset
@@ -32,7 +33,7 @@ def print_plan(config: Config, dataset: "Dataset") -> float:
     config = resolve(config, dataset)
     members = members_of(config)
     levels = sorted(set(members.sparsities.tolist()))
-    sparsities = ", ".join(f"{level:.3g}" for level in levels)
+    sparsities = ", ".join(fraction(level) for level in levels)
     print(
         f"{config.experiment.name}: {len(members)} models = {config.models} seeds x sparsities "
         f"{sparsities}"

@@ -2,8 +2,9 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 
 import numpy as np
 from etils import epath
@@ -15,7 +16,7 @@ from prunejax.measures.groups import Advance, Job, Track, make_groups, measure_g
 from prunejax.measures.outputs import fitted_examples
 from prunejax.measures.record import Record, Subject, check_entry
 from prunejax.measures.results import RunMeasures
-from prunejax.measures.store import REQUIRED, assemble, read_all, write
+from prunejax.measures.store import REQUIRED, assemble, note_failures, read_all, write
 from prunejax.runs.directory import load_provenance
 from prunejax.runs.restored import RestoredPopulation
 from prunejax.training import hosts
@@ -101,8 +102,9 @@ def evaluate(
                 f"{trained.config.experiment.name}: no {REQUIRED}: {failures[REQUIRED]}"
             )
         for record in made:
-            _write(record, directory)
+            _by_one_process(partial(write, record, directory))
             records[record.name] = record
+    _by_one_process(partial(note_failures, directory, names, failures))
 
     config = dataclasses.replace(trained.config, measure=settings)
     in_order = {name: records[name] for name in MEASURES if name in records}
@@ -186,11 +188,11 @@ def _without_impossible_entries(
     return possible, failures
 
 
-def _write(record: Record, directory: Path) -> None:
+def _by_one_process(write_it: Callable[[], object]) -> None:
     """One process writes; all go on when it has, or stop where it could not."""
 
     def write_once() -> None:
         if hosts.is_first():
-            write(record, directory)
+            write_it()
 
     hosts.on_all_processes(write_once)

@@ -5,7 +5,7 @@ import json
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from etils import epath
 
 from prunejax.config import Config, MeasureSettings, UserError, load_config
 from prunejax.measures import format_3
-from prunejax.measures.entry import MEASURES, ArraySpec, Column
+from prunejax.measures.entry import MEASURES, ArraySpec, Column, decisive_settings
 from prunejax.measures.record import (
     SUBJECT,
     Record,
@@ -24,6 +24,8 @@ from prunejax.measures.record import (
 from prunejax.measures.results import RunMeasures
 from prunejax.types import Path
 
+FAILED = "failed.json"
+"""Beside the measures' files: of those that failed, why."""
 REQUIRED = "predictions"
 """The measure without which there are none of a run."""
 AGAIN = "run experiments.evaluate again"
@@ -51,9 +53,11 @@ def load_measures(run_dir: str | Path) -> RunMeasures:
     run_dir = epath.Path(run_dir)
     config = load_config(run_dir)
     records, failures = read_all(run_dir)
-    for name in MEASURES:
+    noted = noted_failures(run_dir)
+    for name in [*MEASURES, *noted]:
         if name not in records and name not in failures:
-            failures[name] = f"{file_of(run_dir, name)} is missing; run experiments.evaluate first"
+            missing = f"{file_of(run_dir, name)} is missing; run experiments.evaluate first"
+            failures[name] = noted.get(name, missing)
     return assemble(config, records, failures)
 
 
@@ -105,6 +109,44 @@ def write(record: Record, run_dir: Path) -> Path:
     except OSError as error:
         raise UserError(f"{path}: cannot write there: {error.strerror or error}") from None
     return path
+
+
+def note_failures(run_dir: Path, tried: Iterable[str], failures: Mapping[str, str]) -> None:
+    """Notes why measures have no file, which a report shows in their place.
+
+    Args:
+        run_dir: the run's directory.
+        tried: the measures that were computed; what was noted of these before is forgotten.
+        failures: of those among them that failed, why.
+
+    Raises:
+        UserError: if it cannot be written there.
+    """
+    from prunejax.runs.directory import write_whole
+
+    tried = list(tried)
+    before = noted_failures(run_dir)
+    noted = {name: why for name, why in before.items() if name not in tried}
+    noted |= {name: failures[name] for name in tried if name in failures}
+    if noted == before:
+        return
+    path = run_dir / "measures" / FAILED
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(noted, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"{path}: cannot write there: {error.strerror or error}") from None
+
+
+def noted_failures(run_dir: Path) -> dict[str, str]:
+    """By the name of a measure that failed when it was last computed, why."""
+    try:
+        noted = json.loads((run_dir / "measures" / FAILED).read_text())
+    except (OSError, ValueError):  # a note that is missing or damaged is no loss
+        return {}
+    if not isinstance(noted, dict):
+        return {}
+    return {str(name): str(why) for name, why in noted.items()}
 
 
 def read(path: Path) -> Record:
@@ -224,7 +266,10 @@ def _contradiction(
 
 
 def _as_registered(record: Record, path: Path) -> Record:
-    """A record with the columns of its measure's entry, if that is registered.
+    """A record with the columns of its measure's entry, if that is registered, and all settings.
+
+    A setting that the measure has come to depend on since then has its default, which means as
+    before: such a file is not outdated.
 
     Raises:
         UserError: if it was measured by another version.
@@ -238,7 +283,8 @@ def _as_registered(record: Record, path: Path) -> Record:
         )
     if _layout(record.specs) != _layout(measure.arrays):
         raise UserError(f"{path}: {record.name} has not the arrays of this version; {AGAIN}")
-    return dataclasses.replace(record, columns=measure.columns)
+    settings = decisive_settings(measure, MeasureSettings()) | dict(record.settings)
+    return dataclasses.replace(record, columns=measure.columns, settings=settings)
 
 
 def _layout(specs: Mapping[str, ArraySpec]) -> dict[str, tuple]:

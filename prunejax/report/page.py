@@ -155,10 +155,13 @@ def about(study: Study) -> str:
         return text
     probes = config.measure
     fitted = "all" if probes.depth_examples is None else f"{probes.depth_examples:,}"
+    probe = f"{probes.neighbors}-NN probe"
+    counted = f"first layer from which all {probe}s give the {probes.depth_target}"
+    if probes.depth_count == "last_wrong":
+        counted = f"last layer whose {probe} does not give the {probes.depth_target}, 1 if all do"
     return (
-        f"{text} Prediction depth: the first layer from which {probes.neighbors}-NN probes, "
-        f"fitted on {fitted} training images, all give the {probes.depth_target}, over "
-        f"{probes.probe_models} models a cell at most."
+        f"{text} Prediction depth: the {counted}; the probes are fitted on {fitted} training "
+        f"images, over {probes.probe_models} models a cell at most."
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from prunejax.config import Experiment
+from prunejax.config import levels as config_levels
 from prunejax.measures import RunMeasures
 
 Study = Mapping[str, RunMeasures]
@@ -148,14 +149,8 @@ def headline(study: Study) -> float:
 
 
 def percent(study: Study, sparsity: float) -> str:
-    """A sparsity in %, in the fewest digits, from 3 on, that no other and neither 0 nor 1 has."""
-    # 99.95% must not read 100%, and 0.001% not 0%.
-    others = {0.0, 1.0, *levels(study)} - {sparsity}
-    for digits in range(3, 9):
-        text = f"{100 * sparsity:.{digits}g}"
-        if all(text != f"{100 * other:.{digits}g}" for other in others):
-            return text
-    return f"{100 * sparsity:.9g}"  # enough for any two of float32
+    """A sparsity in %, in the fewest digits, from 3 on, that tell it from the study's others."""
+    return config_levels.percent(sparsity, levels(study))
 
 
 def holder_of(study: Study, name: str, sparsity: float) -> str | None:

@@ -181,7 +181,8 @@ def _check_steps(config: Config, stage: str, steps: ScheduleSteps) -> None:
 
 def _check_schedule(task: Task) -> None:
     _check_steps(task.config, task.stage, task.schedule)
-    if task.schedule.end >= task.steps:
+    # A schedule may number the stage's steps from 1.
+    if task.schedule.end - task.pruner.count_from >= task.steps:
         raise UserError(
             f"{_field(task.config, task.stage)}.end_step is {task.schedule.end}, beyond stage "
             f"{task.stage!r}, which has {task.steps} steps"
