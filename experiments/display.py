@@ -31,10 +31,19 @@ class _Lines:
         sys.stderr.flush()
 
 
-def bar(title: str, total: int, done: int = 0, unit: str = "images") -> "tqdm":
+def bar(
+    title: str, total: int, done: int = 0, unit: str = "images", at_first: bool = True
+) -> "tqdm":
     """A bar with rate and time left; off a terminal a line every 20 seconds.
 
     Of several processes the first shows it.
+
+    Args:
+        title: what it is of.
+        total: of which it shows a part.
+        done: of it from the start.
+        unit: what is counted.
+        at_first: whether it is shown before there is progress.
     """
     from tqdm import tqdm
 
@@ -58,6 +67,7 @@ def bar(title: str, total: int, done: int = 0, unit: str = "images") -> "tqdm":
         desc=title,
         unit=f" {unit}",
         unit_scale=True,
+        delay=0 if at_first else 1e-3,
         file=sys.stderr if terminal else _Lines(),  # pyright: ignore[reportArgumentType]
         **ours,
     )
@@ -80,7 +90,9 @@ def training_bar(start: "Start") -> Iterator[Callable[[str, float], None]]:
         return int(np.interp(step, step_ends, image_ends))
 
     name = start.config.experiment.name
-    with bar(name, int(image_ends[-1]), images_after(start.done)) as shown:
+    # A run that turns out not to be writable is refused in one line, which stands alone.
+    done = images_after(start.done)
+    with bar(name, int(image_ends[-1]), done, at_first=False) as shown:
 
         def on_step(stage: str, step: float) -> None:
             shown.set_postfix_str(f"{stage} {int(step)}/{steps[stage]}", refresh=False)

@@ -50,6 +50,8 @@ def evaluate(runs: "list[Path]") -> None:
     A run that cannot be measured is named in one line, as is a measure that fails, and the others
     are measured; an error if none can.
     """
+    from prunejax.training import hosts
+
     load = functools.cache(cli.load_data)
     plans, study, skipped = {}, {}, {}
     # What can be refused is, before anything is measured.
@@ -63,6 +65,11 @@ def evaluate(runs: "list[Path]") -> None:
             study[run_dir.name] = _measure(run_dir, config, pending, load)
         except (UserError, OSError) as error:
             skipped[run_dir.name] = error
+        except Exception as error:  # for instance XLA's, when there is no memory left
+            if not hosts.alone():  # the others would wait for this one
+                raise
+            told = " ".join(f"{type(error).__name__}: {error}".split())
+            skipped[run_dir.name] = UserError(f"{run_dir}: {told[:300]}")
     if not study:
         raise next(iter(skipped.values()))
     for name, measures in study.items():

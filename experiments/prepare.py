@@ -6,6 +6,7 @@ Needs the `prepare` extra; reading does not.
 from absl import flags
 
 from experiments import flags as cli
+from experiments.places import require_writable
 from prunejax.config import UserError
 
 FLAGS = flags.FLAGS
@@ -20,6 +21,8 @@ def main() -> None:
     record = tfds.core.FileFormat.ARRAY_RECORD
     try:
         builder = tfds.builder(FLAGS.dataset, data_dir=FLAGS.data_dir, file_format=record)
+        if not builder.data_path.exists():
+            require_writable([builder.data_path])
         builder.download_and_prepare()
     except tfds.core.DatasetNotFoundError:
         raise UserError(f"--dataset={FLAGS.dataset}: TFDS knows no such data set") from None

@@ -13,7 +13,7 @@ from test_checkpoint import assert_equal, files
 
 from prunejax import runs
 from prunejax.config import UserError, override, to_json
-from prunejax.runs import checkpoint, damage, manager
+from prunejax.runs import checkpoint, damage, manager, note
 
 CANCELLED = "ignore::pytest.PytestUnraisableExceptionWarning"  # of Orbax's reads, once one failed
 
@@ -172,7 +172,7 @@ ERRORS = [
 def test_what_may_have_another_cause_is_not_called_damage_and_nothing_is_thrown_away(
     config, dataset, recorded, unrecorded, monkeypatch, error, where
 ):
-    monkeypatch.setattr(checkpoint, where, unreadable(error))
+    monkeypatch.setattr(note, where, unreadable(error))
     for run_dir in (recorded, unrecorded):
         before = files(run_dir)
         for call in (runs.load_population, lambda path: runs.run(config, dataset, path)):
@@ -191,7 +191,7 @@ def test_an_error_that_looks_like_damage_is_none_where_every_file_is_as_it_was(
     recorded, monkeypatch
 ):
     error = ValueError("DATA_LOSS: Error decoding manifest")
-    monkeypatch.setattr(checkpoint, "read_arrays", unreadable(error))
+    monkeypatch.setattr(note, "read_arrays", unreadable(error))
     with pytest.raises(UserError, match=r"cannot be read \(ValueError: DATA_LOSS.*leave the dir"):
         runs.load_population(recorded)
 
@@ -259,6 +259,6 @@ def test_what_training_removes_while_it_is_read_is_not_missed(recorded, tmp_path
             shutil.move(tmp_path / "8", directory / "8")
         return manager.read_arrays(reader, step)
 
-    monkeypatch.setattr(checkpoint, "read_arrays", read)
+    monkeypatch.setattr(note, "read_arrays", read)
     restored, warned = load(tmp_path / "run")
     assert (restored.step, restored.damaged, warned) == (8, (), [])

@@ -11,7 +11,7 @@ from test_checkpoint import assert_equal, files
 
 from prunejax import runs
 from prunejax.config import UserError
-from prunejax.runs import checkpoint, directory, log, manager, provenance, trial
+from prunejax.runs import directory, log, manager, note, provenance, trial
 from prunejax.training import hosts, population
 from prunejax.training.task import make_tasks
 
@@ -175,7 +175,7 @@ def test_who_comes_while_another_tries_a_new_place_changes_nothing(config, datas
 
 
 def test_the_checkpoint_that_ends_a_stage_is_read_back(config, dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "read_arrays", no_memory)
+    monkeypatch.setattr(note, "read_arrays", no_memory)
     with pytest.raises(UserError, match=r"8 was written and cannot be read back \(MemoryError\)"):
         runs.run(config, dataset, tmp_path / "run")
     monkeypatch.undo()
@@ -187,7 +187,7 @@ def test_the_checkpoint_that_ends_a_stage_is_read_back(config, dataset, tmp_path
         arrays["params/encoder/stem/kernel"] = -kernel
         return arrays
 
-    monkeypatch.setattr(checkpoint, "read_arrays", turned)
+    monkeypatch.setattr(note, "read_arrays", turned)
     with pytest.raises(UserError, match="its arrays are not those that were written"):
         runs.run(config, dataset, tmp_path / "again")
 

@@ -2,13 +2,11 @@
 
 Steps count through all stages. A checkpoint at the border of two stages belongs to the earlier one;
 the next stage's start follows from it by a pure function of the seed. Every process writes the
-models that its devices have. Beside the arrays lies a note: the format, the configuration, and a
-digest of each model, because a damaged file may well be restored with other numbers in it.
+models that its devices have.
 """
 
 import dataclasses
 import itertools
-import json
 import warnings
 from typing import Any
 
@@ -17,14 +15,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from prunejax.config import Config, UserError, differences, from_json, load_config, to_json
+from prunejax.config import Config, UserError, differences, from_json, load_config
 from prunejax.config.files import MAY_DIFFER
-from prunejax.data import digest
 from prunejax.methods import stage_settings, stages_of
 from prunejax.pruning import expected_sparsity, make_pruner
 from prunejax.pruning.masks import sparsity
 from prunejax.runs import damage
-from prunejax.runs.damage import Damaged
 from prunejax.runs.directory import differing_data, require_room
 from prunejax.runs.manager import (
     KEPT,
@@ -32,28 +28,24 @@ from prunejax.runs.manager import (
     in_one_line,
     name_of,
     open_manager,
-    read_arrays,
-    read_note,
     record_newest,
     steps_of,
     write,
 )
+from prunejax.runs.note import load_note, make_note, read_state
 from prunejax.runs.provenance import load_provenance
 from prunejax.runs.restored import RestoredPopulation
 from prunejax.training import hosts
-from prunejax.training.devices import local_rows
 from prunejax.training.members import Members, members_of
 from prunejax.training.programs import state_shapes
 from prunejax.training.state import TrainState, under_own_switches
 from prunejax.training.task import make_task
-from prunejax.types import Path, Tree
+from prunejax.types import Path
 
 FORMAT = 4
 """To be raised when the arrays of older checkpoints would mean something else."""
 READABLE = (3, 4)
 """Format 3 has other names in its configuration (`config.files`) and the same arrays."""
-NOTED = ("format", "config", "rows", "digests")
-"""What the note of every checkpoint has; since format 4 also its own digest."""
 
 
 def save(manager: ocp.CheckpointManager, config: Config, step: int, state: TrainState) -> None:
@@ -65,18 +57,7 @@ def save(manager: ocp.CheckpointManager, config: Config, step: int, state: Train
     manager.wait_until_finished()
     record_newest(manager)
     hosts.on_all_processes(lambda: require_room(manager.directory, state, 1, KEPT))
-    digests: dict[int, str] = {}
-    for text in hosts.gather_texts(json.dumps(_digests(state))):
-        for row, digest_of_row in json.loads(text).items():
-            digests[int(row)] = digest_of_row
-    members = members_of(config)
-    note = {
-        "format": FORMAT,
-        "config": to_json(config),
-        "rows": len(jax.tree.leaves(state)[0]),
-        "digests": [digests[row] for row in range(len(members))],
-    }
-    write(manager, step, state, damage.with_digest(note))
+    write(manager, step, state, make_note(FORMAT, config, state))
 
 
 def verify(manager: ocp.CheckpointManager, config: Config, step: int, like: TrainState) -> None:
@@ -99,7 +80,7 @@ def verify(manager: ocp.CheckpointManager, config: Config, step: int, like: Trai
             return
         try:
             with open_manager(run_dir, config) as reader:
-                _read(reader, step, _read_note(reader, step), like)
+                read_state(reader, step, load_note(reader, step), like)
         except Exception as error:
             raise UserError(
                 f"{run_dir}: checkpoint {step} was written and cannot be read back "
@@ -108,17 +89,6 @@ def verify(manager: ocp.CheckpointManager, config: Config, step: int, like: Trai
         record_newest(manager)
 
     hosts.on_all_processes(read)
-
-
-def _digests(state: TrainState) -> dict[int, str]:
-    """One of each model that this process has, by its row."""
-    leaves = [local_rows(leaf) for leaf in jax.tree.leaves(state)]
-    digests = {}
-    for start, block in leaves[0].items():
-        for row in range(len(block)):
-            model = [blocks[start][row : row + 1] for blocks in leaves]
-            digests[start + row] = digest(*model)
-    return digests
 
 
 def stage_of(stage_steps: dict[str, int], step: int) -> str:
@@ -186,7 +156,7 @@ def _newest_of(
             continue
         if damaged:
             told = "; ".join(damaged.values())
-            warnings.warn(f"{run_dir}: {told}; checkpoint {step} is taken instead", stacklevel=3)
+            warnings.warn(f"{run_dir}: {told}; checkpoint {step} is taken instead", stacklevel=6)
         return dataclasses.replace(restored, damaged=tuple(damaged))
     if damaged:
         told = "; ".join(damaged.values())
@@ -218,7 +188,7 @@ def _restore(
     """
     members = members_of(config)
     stage_steps, classes = provenance["stage_steps"], provenance["class_names"]
-    note = _read_note(manager, step)
+    note = load_note(manager, step)
     _check_note(note, config, stage_steps, step)
 
     # As many rows as were written: those beyond the members are padding of the devices it was
@@ -227,7 +197,7 @@ def _restore(
     epoch_steps = stage_steps[stage] // stage_settings(config, stage).epochs
     task = make_task(config, stage, provenance["image_shape"], len(classes), epoch_steps)
     shapes = state_shapes(task, note["rows"])
-    state = _read(manager, step, note, shapes)
+    state = read_state(manager, step, note, shapes)
     _check_shapes(shapes, state)
     state = jax.tree.map(lambda leaf: leaf[: len(members)], state)
     _check_finite(members, state)
@@ -242,43 +212,6 @@ def _restore(
         class_names=classes,
         data_checksum=provenance["data_checksum"],
     )
-
-
-def _read_note(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-    """The note of a checkpoint.
-
-    Raises:
-        Damaged: if it is not the one that was written.
-    """
-    note = read_note(manager, step)
-    if not damage.digest_holds(note):
-        raise Damaged("its note is not the one that was written")
-    lacking = [name for name in NOTED if name not in note]
-    if lacking:
-        raise Damaged(f"its note lacks {', '.join(lacking)}")
-    return note
-
-
-def _read(
-    manager: ocp.CheckpointManager, step: int, note: dict[str, Any], like: Tree
-) -> TrainState:
-    """The arrays of a checkpoint, all rows, in the structure of `like`.
-
-    Raises:
-        Damaged: if they are not those that were written.
-        ValueError: if they are of another structure.
-    """
-    arrays = read_arrays(manager, step)
-    names = [name_of(path) for path, _ in jax.tree.leaves_with_path(like)]
-    if set(names) != set(arrays):
-        strange = sorted(set(names) ^ set(arrays))
-        raise ValueError(f"its arrays are not those of these settings: {', '.join(strange)}")
-    leaves = [arrays[name] for name in names]
-    state = jax.tree.unflatten(jax.tree.structure(like), leaves)
-    digests = list(_digests(state).values())
-    if digests[: len(note["digests"])] != note["digests"]:
-        raise Damaged("its arrays are not those that were written")
-    return state
 
 
 def _check_note(

@@ -27,7 +27,8 @@ def try_out(run_dir: Path) -> None:
     Raises:
         UserError: if it cannot be written, or reads back as something else.
     """
-    hosts.on_all_processes(lambda: _require_shared(run_dir / "checkpoints"))
+    if not hosts.alone() and not is_remote(run_dir):
+        _require_shared(run_dir / "checkpoints")
     try:
         # It keeps all: the step is older than those of a run that is resumed.
         with make_manager(run_dir, keep=None, writes=True) as manager:
@@ -80,7 +81,7 @@ def _read_sample(run_dir: Path, manager: ocp.CheckpointManager) -> None:
     """Each process for itself, and all of it."""
     with make_manager(run_dir, keep=None, writes=False) as reader:
         note, arrays = read_note(reader, TRIAL), read_arrays(reader, TRIAL)
-    rows = np.arange(100 * jax.device_count(), dtype=np.float32)
+    rows = np.arange(100 * len(jax.devices()), dtype=np.float32)
     if note != SAMPLE_NOTE or not np.array_equal(arrays["sample"].ravel(), rows):
         raise ValueError("what is read is not what was written")
 
@@ -98,23 +99,45 @@ def _remove_leftovers(checkpoints: Path) -> None:
 
 
 def _require_shared(directory: Path) -> None:
-    """Refuses a directory that this process does not see, or cannot write in.
+    """Refuses a directory that is not the same for all processes, or that one cannot write in.
+
+    Otherwise Orbax's processes would wait for one another.
 
     Raises:
         UserError: naming the process.
     """
-    if hosts.alone() or is_remote(directory):
-        return
-    me = jax.process_index()
-    deadline = time.monotonic() + hosts.SILENCE_S
-    while not directory.exists() and time.monotonic() < deadline:
-        time.sleep(0.5)  # a shared disk may show a new directory late
-    path = directory / f".process_{me}"
+    marks = [directory / f".process_{index}" for index in range(jax.process_count())]
+    own = marks[jax.process_index()]
     try:
-        path.write_text("")
-        path.unlink()
+        hosts.on_all_processes(partial(_leave, own))
+        hosts.on_all_processes(partial(_await, marks))
+    finally:
+        with contextlib.suppress(OSError):
+            own.unlink()
+
+
+def _leave(mark: Path) -> None:
+    """Writes an empty file."""
+    try:
+        _await([mark.parent])
+        mark.write_text("")
     except OSError as error:
         raise UserError(
-            f"{directory}: process {me} cannot write there ({error.strerror}); "
-            "all processes need the same --workdir, on a disk that they share"
+            f"{mark.parent}: process {jax.process_index()} cannot write there ({error.strerror}); "
+            f"{SHARE}"
         ) from None
+
+
+def _await(paths: list[Path]) -> None:
+    """Waits for what other processes have written: a shared disk may show it late."""
+    deadline = time.monotonic() + hosts.SILENCE_S
+    for path in paths:
+        while not path.exists():
+            if time.monotonic() > deadline:
+                raise UserError(f"{path}: process {jax.process_index()} does not see it; {SHARE}")
+            nearest = next(parent for parent in path.parents if parent.exists())
+            list(nearest.iterdir())  # so that NFS looks again
+            time.sleep(0.5)
+
+
+SHARE = "all processes need the same --workdir, on a disk that they share"

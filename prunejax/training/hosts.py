@@ -86,12 +86,13 @@ def on_all_processes(work: Callable[[], T]) -> T:
     result, failure, trouble = None, None, ""
     try:
         result = work()
+    except (UserError, OSError) as error:
+        trouble = str(error) or type(error).__name__
     except Exception as error:
-        failure, trouble = error, str(error)
-        if not trouble or not isinstance(error, (UserError, OSError)):
-            trouble = f"process {jax.process_index()}: {type(error).__name__}: {error}"
+        failure = error
+        trouble = f"process {jax.process_index()}: {type(error).__name__}: {error}"
     troubles = [text for text in gather_texts(trouble) if text]
-    if failure is not None and not isinstance(failure, (UserError, OSError)):
+    if failure is not None:
         raise failure
     if troubles:
         raise UserError(troubles[0])
