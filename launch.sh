@@ -2,7 +2,6 @@
 # Sets up .venv beside this script, then runs what is asked, in the directory where it is called:
 # paths and one's own studies are found from there. Safe to run again: an unchanged set-up is not repeated.
 set -euo pipefail
-unset CDPATH # with which cd prints
 here=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
 
 usage() {
@@ -115,6 +114,7 @@ on_hosts() { # on_hosts A,B,... COMMAND FLAGS: one that fails stops the others; 
   done
   line+=" exec $(printf %q "$here/.venv/bin/python") -P -m experiments.$2"
   line+="$(printf ' %q' "${@:3}" "--coordinator_address=$address" "--num_processes=${#hosts[@]}")"
+  trap 'signalled=true; stop "${hosts[@]}"' TERM INT HUP
   for host in "${!hosts[@]}"; do
     if [[ ${hosts[host]} == localhost ]]; then
       bash -c "$line --process_id=$host" &
@@ -122,7 +122,6 @@ on_hosts() { # on_hosts A,B,... COMMAND FLAGS: one that fails stops the others; 
       ssh "${hosts[host]}" "$line --process_id=$host" </dev/null &
     fi
   done
-  trap 'signalled=true; stop "${hosts[@]}"' TERM INT HUP
   while [[ -n $(jobs -p) ]]; do
     signalled=false
     wait -n && continue

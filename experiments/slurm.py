@@ -59,10 +59,10 @@ def main() -> None:
             f"--workdir={FLAGS.workdir}: Slurm's logs need a directory on a disk that all nodes "
             "share"
         )
-    if "\\" in str(cli.workdir().resolve()):
+    if set("\\\n") & set(str(cli.workdir().resolve())):
         raise UserError(
-            f"--workdir={FLAGS.workdir}: Slurm cannot write its logs to a path with a backslash; "
-            "use another"
+            f"--workdir={FLAGS.workdir}: Slurm can write no logs where a path has a backslash or a "
+            "line break; use another"
         )
     if FLAGS.gpus and FLAGS.tasks not in (None, FLAGS.gpus):
         raise UserError(

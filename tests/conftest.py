@@ -74,6 +74,35 @@ def cifar10_dir() -> Path:
     pytest.skip("CIFAR-10 is not prepared here; set PRUNEJAX_TFDS_DIR")
 
 
+QUICK = {
+    "test_augment",
+    "test_calibration",
+    "test_config",
+    "test_erk",
+    "test_losses",
+    "test_metrics",
+    "test_n_of_m",
+    "test_neighbors",
+    "test_norm",
+    "test_optim",
+    "test_prune",
+    "test_random_score",
+    "test_registry",
+    "test_repository",
+    "test_schedules",
+    "test_statistics",
+    "test_study",
+    "test_tables",
+}
+"""Files that train nothing and start no process: `pytest -m quick`, for who changes a line."""
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.stem in QUICK:
+            item.add_marker(pytest.mark.quick)
+
+
 def pytest_addoption(parser):
     parser.addoption(
         "--kills", type=int, default=10, help="how often a training process is killed in a test"

@@ -10,7 +10,7 @@ import time
 import pytest
 from test_commands import ROOT, call
 
-PYTHON = """#!/usr/bin/env bash
+PYTHON = """#!/bin/bash
 # Notes its process, its directory, its paths and its arguments, and ends as it is told.
 {{
   printf '%s\\0' "$$" "$PWD" "${{PYTHONPATH:-}}" "${{GLIBC_TUNABLES:-}}" "${{JAX_SEEN:-}}" "$@"
@@ -18,6 +18,11 @@ PYTHON = """#!/usr/bin/env bash
 }} >>"{record}"
 if [[ $* == *"-m pip"* ]]; then exit "${{PIP_ENDS:-0}}"; fi
 if [[ -n ${{SLEEPS:-}} ]]; then exec sleep 60; fi
+if [[ -n ${{SAVES:-}} ]]; then
+  trap 'kill %1; exit 75' TERM
+  sleep 60 &
+  wait
+fi
 exit "${{ENDS:-0}}"
 """
 SSH = """#!/usr/bin/env bash
@@ -68,6 +73,24 @@ class Checkout:
         return subprocess.run(
             line, cwd=self.cwd, env=environment, capture_output=True, text=True, timeout=60
         )
+
+    def start(self, *arguments, **others):
+        """Calls it in the background, as a terminal would: its signals go to a group."""
+        environment = self.environment | {name: str(value) for name, value in others.items()}
+        return subprocess.Popen(
+            self.line(arguments), cwd=self.cwd, env=environment, start_new_session=True
+        )
+
+    def wait_for(self, condition):
+        """Until the processes that Python was called in are as they should be."""
+        deadline = time.monotonic() + 60
+        pids = []
+        while not condition(pids):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+            if self.record.exists():
+                lines = self.record.read_text().splitlines()
+                pids = [line.split("\0")[0] for line in lines if "pip" not in line]
 
     def calls(self):
         """The calls of Python since the last time, those of pip apart: (fields, arguments)."""
@@ -161,16 +184,8 @@ def test_a_check_ends_where_a_part_of_it_fails(checkout):
 @pytest.mark.parametrize("command", ["study", "report", "demo", "test", "bench", "prepare"])
 def test_a_signal_to_the_script_reaches_the_command(checkout, command):
     """Because it is the same process."""
-    environment = checkout.environment | {"SLEEPS": "1"}
-    process = subprocess.Popen(checkout.line([command]), cwd=checkout.cwd, env=environment)
-    deadline = time.monotonic() + 60
-    pids = []
-    while str(process.pid) not in pids:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-        if checkout.record.exists():
-            lines = checkout.record.read_text().splitlines()
-            pids = [line.split("\0")[0] for line in lines]
+    process = checkout.start(command, SLEEPS=1)
+    checkout.wait_for(lambda pids: str(process.pid) in pids)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == -signal.SIGTERM
 
@@ -306,9 +321,11 @@ def test_it_finds_its_checkout_from_everywhere(checkout):
     link = checkout.cwd / "link"
     link.symlink_to(checkout.root / "launch.sh")
     relative = os.path.relpath(checkout.root / "launch.sh", checkout.cwd)
-    for script in (link, relative):
-        # With CDPATH, `cd` may go elsewhere, and prints where.
-        done = checkout.launch("setup", script=script, CDPATH=f"{checkout.root.parent}:/")
+    checkout.cwd = checkout.root.parent
+    # With CDPATH, `cd` may go elsewhere, and prints where.
+    search = f"{checkout.root.parent}:/"
+    for script in (link, f"else where/{relative}", "check out/launch.sh"):
+        done = checkout.launch("setup", script=script, CDPATH=search)
         assert done.returncode == 0, done.stderr
     assert (checkout.root / ".venv" / "installed-").exists()
 
@@ -353,6 +370,18 @@ def test_every_host_runs_the_command_here_with_what_is_set_here(checkout):
 def test_the_code_of_a_host_that_fails_is_that_of_all(checkout, code):
     done = checkout.launch("hosts", "localhost,node2", "train", ENDS_THERE=code)
     assert done.returncode == code
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_has_all_hosts_save_and_stop_once(checkout, number):
+    """One of the terminal's, to the whole group, too."""
+    process = checkout.start("hosts", "localhost,localhost", "train", SAVES=1)
+    checkout.wait_for(lambda pids: len(pids) == 2)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    assert process.wait(timeout=60) == 75
 
 
 def test_a_host_that_fails_stops_the_others(checkout):

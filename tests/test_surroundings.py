@@ -353,6 +353,8 @@ def test_every_path_of_the_command_line_is_expanded(tmp_path):
     assert done.returncode == 0, done.stderr
     assert f"#SBATCH --output='{tmp_path}/a 100%%/slurm/%x-%a.log'" in done.stdout
     assert f"shared=('--workdir={tmp_path}/a 100%')" in done.stdout
+    done = call("slurm", "--preset=digits", "--workdir=a\\b", "--print")
+    assert_refused(done, "Slurm can write no logs where a path has a backslash")
 
 
 # ------------------------------------------------------------------------------ permissions

@@ -1,6 +1,8 @@
 """The compiled steps of a population."""
 
 import math
+import os
+import traceback
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -172,7 +174,27 @@ def require_traceable(config: Config, dataset: Dataset) -> None:
     """
     for stage in make_tasks(config, dataset):
         num_train = len(dataset.train_labels)
-        _trace(config, stage, dataset.image_shape, dataset.num_classes, num_train)
+        try:
+            _trace(config, stage, dataset.image_shape, dataset.num_classes, num_train)
+        except UserError:
+            raise
+        except Exception as error:  # of JAX, or of the entry itself
+            raise UserError(
+                f"experiment {config.experiment.name!r}, stage {stage!r}: one step cannot be "
+                f"traced ({_told(error)})"
+            ) from error
+
+
+def _told(error: Exception) -> str:
+    """An exception in one line, with the place outside of this package that it came through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = (f"site-packages{os.sep}", f"prunejax{os.sep}")
+    outside = [frame for frame in frames if not any(part in frame.filename for part in ours)]
+    place = (outside or frames)[-1]
+    text = " ".join(str(error).split())[:200]
+    return (
+        f"{type(error).__name__}: {text} ({os.path.basename(place.filename)}, line {place.lineno})"
+    )
 
 
 def _require_spared_parts(config: Config, state: TrainState) -> None:
