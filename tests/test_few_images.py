@@ -81,6 +81,19 @@ def test_a_report_is_told_why_a_measure_is_missing(measured, tmp_path):
     assert load_measures(tmp_path).failures == {"umap": why["umap"]}
 
 
+def test_measures_are_found_whatever_the_characters_of_the_path(untrained, dataset, tmp_path):
+    run_dir = tmp_path / "lr[0.1]*?"
+    run_dir.mkdir()
+    (run_dir / "config.json").write_text(to_json(untrained.config))
+    settings = MeasureSettings(probe_models=1, neighbors=3)
+    evaluate(untrained, dataset, run_dir, settings)
+    (run_dir / "measures" / ".q.npz").write_bytes(b"half-written")
+    found = load_measures(run_dir)
+    assert found.failures == {}
+    for name in ("predictions", "q", "depth", "umap"):
+        assert found.has(name)
+
+
 @pytest.mark.parametrize("content", [None, b"", b"{", b"[1]", b"\xff"])
 def test_a_note_of_failures_that_is_missing_or_damaged_is_no_loss(tmp_path, content):
     if content is not None:

@@ -167,6 +167,11 @@ def read(path: Path) -> Record:
     return record
 
 
+def _is_measure(path: Path) -> bool:
+    """Whether a file of the directory of measures is one, and not a half-written one."""
+    return path.suffix == ".npz" and not path.name.startswith(".")
+
+
 def read_all(run_dir: Path) -> tuple[dict[str, Record], dict[str, str]]:
     """Every measure of a run that can be read.
 
@@ -176,7 +181,7 @@ def read_all(run_dir: Path) -> tuple[dict[str, Record], dict[str, str]]:
     records = {}
     failures = {}
     directory = run_dir / "measures"
-    paths = sorted(directory.glob("[!.]*.npz")) if directory.exists() else []
+    paths = [] if not directory.exists() else sorted(filter(_is_measure, directory.iterdir()))
     for path in paths:
         try:
             records[path.stem] = _as_registered(read(path), path)
