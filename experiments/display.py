@@ -5,6 +5,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,11 +91,17 @@ def training_bar(start: "Start") -> Iterator[Callable[[str, float], None]]:
         return int(np.interp(step, step_ends, image_ends))
 
     name = start.config.experiment.name
-    # A run that turns out not to be writable is refused in one line, which stands alone.
+    # A run that turns out not to be writable is refused in one line, which stands alone: so
+    # nothing is shown before the first step.
     done = images_after(start.done)
     with bar(name, int(image_ends[-1]), done, at_first=False) as shown:
+        resumes = start.done > 0
 
         def on_step(stage: str, step: float) -> None:
+            nonlocal resumes
+            if resumes:
+                print(f"{name}: resuming at step {start.done} of {start.total_steps}")
+                resumes = False
             shown.set_postfix_str(f"{stage} {int(step)}/{steps[stage]}", refresh=False)
             shown.update(images_after(first_steps[stage] + step) - shown.n)
 
@@ -145,10 +152,15 @@ def tensorboard(start: "Start", wanted: bool) -> Iterator[Callable[["Progress"],
 
     # Steps that were lost with a killed process are dropped.
     directory = str(start.run_dir / "tensorboard")
-    writer: Any = SummaryWriter(directory, purge_step=start.done + 1)
+    # Made at the first report: a run that is refused before it leaves nothing.
+    make_writer: Any = partial(SummaryWriter, directory, purge_step=start.done + 1)
+    writer: Any = None
     sparsities = start.members.sparsities
 
     def write(progress: "Progress") -> None:
+        nonlocal writer
+        if writer is None:
+            writer = make_writer()
         for name, values in progress.metrics.items():
             for level in np.unique(sparsities):
                 chosen = values[(sparsities == level) & np.isfinite(values)]
@@ -159,4 +171,5 @@ def tensorboard(start: "Start", wanted: bool) -> Iterator[Callable[["Progress"],
     try:
         yield write
     finally:
-        writer.close()
+        if writer is not None:
+            writer.close()

@@ -48,8 +48,6 @@ def train(config: Config, dataset: "Dataset") -> float | None:
     if start.done == total:
         print(f"{name}: finished before, all {total} steps; nothing to do")
         return None
-    if start.done:
-        print(f"{name}: resuming at step {start.done} of {total}")
     print_frozen = display.make_frozen_notice(start)
     with (
         process.stop_signals() as asked_to_stop,
