@@ -166,7 +166,7 @@ def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[st
             process.leave(getattr(interrupted, "number", signal.SIGINT))
         except OSError as error:
             _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
-        except RuntimeError:
+        except (RuntimeError, ValueError):  # what the transports raise when another process dies
             from prunejax.training import hosts
 
             if hosts.alone():
