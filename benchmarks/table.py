@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from benchmarks.suites import Options, Row
+from prunejax.training.machine import cores
 
 PACKAGES = {"jax": "jax", "jaxlib": "jaxlib", "torch": "torch", "scikit-learn": "sklearn"}
 """The packages whose versions are told, and their modules."""
@@ -58,7 +59,7 @@ def _line(cells: list[str]) -> str:
 
 def machine() -> str:
     """The processor, its cores, the versions of packages and the memory settings."""
-    parts = [_processor(), f"{os.cpu_count()} cores"]
+    parts = [_processor(), f"{cores()} cores"]
     for package, module in PACKAGES.items():
         if importlib.util.find_spec(module):
             parts.append(f"{package} {importlib.metadata.version(package)}")

@@ -2,5 +2,5 @@
 
 `task` resolves the settings of one stage, `step` is what one model does at one step, `population`
 takes all members through all stages; `programs`, `plan`, `devices` and `hosts` say how that is
-computed. Nothing here writes a file.
+computed, and `machine` what this process may use of the machine. Nothing here writes a file.
 """
