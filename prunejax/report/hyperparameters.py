@@ -129,7 +129,8 @@ def _learning_rate(stage: Stage) -> str:
         epochs = ", ".join(str(epoch) for epoch in plan.milestone_epochs)
         text += f", × {plan.factor:g} at epochs {epochs}"
     if plan.final is not None:
-        text += f", cosine to {plan.final:g}"
+        joint = "chained with a cosine" if plan.chained and plan.milestone_epochs else "cosine"
+        text += f", {joint} to {plan.final:g}"
     return text
 
 
