@@ -17,6 +17,7 @@ from experiments import flags as cli
 from experiments.display import bar
 from experiments.places import require_writable
 from prunejax.config import Config, Data, UserError, load_config, override, validate
+from prunejax.config.errors import in_one_line
 from prunejax.config.levels import percent
 
 if TYPE_CHECKING:
@@ -68,8 +69,7 @@ def evaluate(runs: "list[Path]") -> None:
         except Exception as error:  # for instance XLA's, when there is no memory left
             if not hosts.alone():  # the others would wait for this one
                 raise
-            told = " ".join(f"{type(error).__name__}: {error}".split())
-            skipped[run_dir.name] = UserError(f"{run_dir}: {told[:300]}")
+            skipped[run_dir.name] = UserError(f"{run_dir}: {in_one_line(error)}")
     if not study:
         raise next(iter(skipped.values()))
     for name, measures in study.items():

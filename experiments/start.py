@@ -7,6 +7,7 @@ import sys
 from absl import flags
 
 from prunejax.config import UserError
+from prunejax.config.errors import in_one_line
 
 FLAGS = flags.FLAGS
 HOSTS = ("distributed", "coordinator_address", "num_processes", "process_id")
@@ -49,8 +50,7 @@ def start_jax(names: tuple[str, ...], computes: bool) -> None:
     except UserError:
         raise
     except Exception as error:  # of JAX, its plugins or the drivers
-        told = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
-        raise UserError(f"JAX does not start ({told[:300]}){_environment()}") from None
+        raise UserError(f"JAX does not start ({in_one_line(error)}){_environment()}") from None
 
 
 def _check_xla_flags() -> None:

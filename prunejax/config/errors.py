@@ -10,6 +10,11 @@ class UserError(Exception):
     """Something the user can mend; the message is one line that says what, where and what to do."""
 
 
+def in_one_line(error: Exception) -> str:
+    """What another library raised, with its type, cut to 200 characters."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")[:200]
+
+
 TAKES = {
     "int_type": "a whole number",
     "float_type": "a finite number",

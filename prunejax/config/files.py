@@ -9,7 +9,7 @@ from typing import Any
 from etils import epath
 from pydantic import TypeAdapter, ValidationError
 
-from prunejax.config.errors import UserError, explain
+from prunejax.config.errors import UserError, explain, in_one_line
 from prunejax.config.settings import Config, Operation
 
 _CONFIG = TypeAdapter(Config)
@@ -38,8 +38,7 @@ def from_json(text: str, where: str) -> Config:
     except ValidationError as error:
         raise UserError(f"{where}: not a configuration ({explain(error)})") from None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise UserError(f"{where}: not a configuration ({told})") from None
+        raise UserError(f"{where}: not a configuration ({in_one_line(error)})") from None
 
 
 def load_config(run_dir: str | os.PathLike[str]) -> Config:

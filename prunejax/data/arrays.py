@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from prunejax.config import UserError
+from prunejax.config.errors import in_one_line
 from prunejax.data.dataset import ARRAYS, Dataset
 from prunejax.data.entry import SOURCES, Source
 
@@ -85,9 +86,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
                     if name in stored.files:
                         arrays[name] = stored[name]
         except Exception as error:  # of NumPy, zipfile or zlib, each with classes of its own
-            told = " ".join(f"{type(error).__name__}: {error}".split())
             raise UserError(
-                f"{path}: its arrays cannot be read ({told[:200]}); "
+                f"{path}: its arrays cannot be read ({in_one_line(error)}); "
                 "write it again by np.savez, of arrays of numbers and text"
             ) from None
     for name, array in arrays.items():

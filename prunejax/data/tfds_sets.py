@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from prunejax.config import UserError
+from prunejax.config.errors import in_one_line
 from prunejax.data.cache import cached
 from prunejax.data.dataset import Dataset
 from prunejax.data.entry import FALLBACK, SOURCES, Source, set_names
@@ -77,10 +78,11 @@ def _find(name: str, data_dir: str | None) -> Any:  # noqa: ANN401
         if not directory.exists():  # so it is not damage, but what the set is asked for
             raise UserError(
                 f"data.name is {name!r}: TFDS has no such configuration or version of the set"
-                f"{_meant(_variants(name), name)} ({_told(error)})"
+                f"{_meant(_variants(name), name)} ({in_one_line(error)})"
             ) from None
         raise UserError(
-            f"{name} under {where} cannot be read ({_told(error)}); prepare it again: {prepare}"
+            f"{name} under {where} cannot be read ({in_one_line(error)}); "
+            f"prepare it again: {prepare}"
         ) from None
     record = tfds.core.FileFormat.ARRAY_RECORD
     if not builder.data_path.exists() or builder.info.file_format != record:
@@ -188,7 +190,7 @@ def _read(builder: Any, split: str) -> tuple[list[Any], list[Any]]:  # noqa: ANN
     except Exception as error:  # of protocol buffers, array_record, Pillow or TFDS
         raise UserError(
             f"{builder.data_path}: example {len(images)} of {split} cannot be read "
-            f"({_told(error)}); prepare it again"
+            f"({in_one_line(error)}); prepare it again"
         ) from None
     return images, labels
 
@@ -214,11 +216,6 @@ def _checked(
             f"classes, first example {wrong[0]}'s, {labels[wrong[0]]}; prepare it again"
         )
     return np.stack(images), np.array(labels, np.int32)
-
-
-def _told(error: Exception) -> str:
-    """An error of another library in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def _handles(name: str) -> bool:

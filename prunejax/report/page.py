@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jinja2
 from matplotlib.figure import Figure
 
+from prunejax.config.errors import in_one_line
 from prunejax.data import Dataset
 from prunejax.report.all_tables import table_makers
 from prunejax.report.comparison import answer
@@ -129,8 +130,7 @@ def _draw_all(
 
 def _not_made(name: str, error: Exception) -> str:
     title = name.replace("_", " ").capitalize()
-    told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-    return f"Not shown: {title}, which could not be made ({told})"
+    return f"Not shown: {title}, which could not be made ({in_one_line(error)})"
 
 
 def write_table(directory: Path, table: Table) -> None:

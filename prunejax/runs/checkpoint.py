@@ -25,11 +25,11 @@ from prunejax.runs.directory import differing_data, require_room
 from prunejax.runs.manager import (
     KEPT,
     disk_trouble,
-    in_one_line,
     name_of,
     open_manager,
     record_newest,
     steps_of,
+    what_failed,
     write,
 )
 from prunejax.runs.note import load_note, make_note, read_state
@@ -84,7 +84,7 @@ def verify(manager: ocp.CheckpointManager, config: Config, step: int, like: Trai
         except Exception as error:
             raise UserError(
                 f"{run_dir}: checkpoint {step} was written and cannot be read back "
-                f"({in_one_line(error)}); mend the disk or use another one, and run it again"
+                f"({what_failed(error)}); mend the disk or use another one, and run it again"
             ) from error
         record_newest(manager)
 
@@ -171,7 +171,7 @@ def _unexplained(run_dir: Path, step: int, error: Exception) -> UserError:
     if trouble:
         return UserError(f"{run_dir}: checkpoint {step} cannot be read: {trouble}")
     return UserError(
-        f"{run_dir}: checkpoint {step} cannot be read ({in_one_line(error)}), and nothing shows "
+        f"{run_dir}: checkpoint {step} cannot be read ({what_failed(error)}), and nothing shows "
         "that it is damaged: leave the directory as it is, and try again with more memory, or with "
         "the versions in its provenance.json"
     )

@@ -14,6 +14,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from prunejax.config import Config, UserError
+from prunejax.config.errors import in_one_line
 from prunejax.runs import damage
 from prunejax.runs.directory import TRIAL, is_remote, require_keepable
 from prunejax.training import hosts
@@ -113,10 +114,9 @@ def disk_trouble(error: Exception) -> str | None:
     return os.strerror(code)
 
 
-def in_one_line(error: Exception) -> str:
-    """What went wrong, by the system's word if it is the disk."""
-    text = " ".join(str(error).split())[:200]
-    return disk_trouble(error) or f"{type(error).__name__}: {text}".removesuffix(": ")
+def what_failed(error: Exception) -> str:
+    """In one line, by the system's word if it is the disk."""
+    return disk_trouble(error) or in_one_line(error)
 
 
 def steps_of(manager: ocp.CheckpointManager) -> list[int]:

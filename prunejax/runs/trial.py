@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from prunejax.config import UserError
 from prunejax.runs.directory import TRIAL, is_remote
-from prunejax.runs.manager import in_one_line, make_manager, read_arrays, read_note, write
+from prunejax.runs.manager import make_manager, read_arrays, read_note, what_failed, write
 from prunejax.training import hosts
 from prunejax.training.devices import PER_MODEL, place
 from prunejax.types import Path
@@ -55,7 +55,7 @@ def _or_refuse(
 
 def _refusal(run_dir: Path, error: Exception) -> UserError:
     return UserError(
-        f"{run_dir}: no checkpoint can be written and read back there ({in_one_line(error)}); "
+        f"{run_dir}: no checkpoint can be written and read back there ({what_failed(error)}); "
         "use another --workdir"
     )
 

@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from prunejax.config import Config, UserError
+from prunejax.config.errors import in_one_line
 from prunejax.data import Dataset
 from prunejax.methods import stage_settings, stages_of
 from prunejax.pruning import ScheduleSteps
@@ -191,10 +192,7 @@ def _told(error: Exception) -> str:
     ours = (f"site-packages{os.sep}", f"prunejax{os.sep}")
     outside = [frame for frame in frames if not any(part in frame.filename for part in ours)]
     place = (outside or frames)[-1]
-    text = " ".join(str(error).split())[:200]
-    return (
-        f"{type(error).__name__}: {text} ({os.path.basename(place.filename)}, line {place.lineno})"
-    )
+    return f"{in_one_line(error)} ({os.path.basename(place.filename)}, line {place.lineno})"
 
 
 def _require_spared_parts(config: Config, state: TrainState) -> None:

@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Float, UInt8
 
 from prunejax.config import Appearance, Config, Stage, UserError, validate
+from prunejax.config.levels import fraction
 from prunejax.data import Dataset, with_statistics
 from prunejax.methods import METHODS, Objective, objective_of, stage_settings, stages_of
 from prunejax.methods.augment import make_augment, normalise
@@ -151,10 +152,11 @@ def _check_pruning(config: Config) -> None:
     attained = {level: pruner.select.attained(level) for level in config.sparsities}
     for level, reached in attained.items():
         if abs(reached - level) > 1e-6:
-            levels = ",".join(f"{value:g}" for value in sorted({*attained.values()} - {0.0}))
+            levels = ",".join(fraction(value) for value in sorted({*attained.values()} - {0.0}))
             raise UserError(
                 f"experiment {config.experiment.name!r}: selection {pruning.select!r} reaches "
-                f"{reached:g} and not the sparsity {level:g}; use --sparsities={levels or 'others'}"
+                f"{fraction(reached)} and not the sparsity {fraction(level)}; "
+                f"use --sparsities={levels or 'others'}"
             )
 
 
