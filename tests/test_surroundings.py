@@ -190,8 +190,8 @@ def signalled(running, *numbers):
 
 def start(script, *arguments, cwd, **environment):
     """A command in a process of its own, to which a signal goes."""
-    # Also if the tests were started in the background, where SIGINT is ignored.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Also if the tests were started in the background, where SIGINT is ignored, or by `nohup`.
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in CODES}
     try:
         return subprocess.Popen(
             line(script, *arguments),
@@ -202,7 +202,8 @@ def start(script, *arguments, cwd, **environment):
             text=True,
         )
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 CODES = {
