@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prunejax.config import UserError
+from prunejax.config import Config, UserError
 from prunejax.config.levels import fraction
 
 if TYPE_CHECKING:
@@ -81,21 +81,19 @@ def training_bar(start: "Start") -> Iterator[Callable[[str, float], None]]:
     Gives `on_step(stage, steps of it that are done)`, as `runs.train` calls it.
     """
     steps = start.stage_steps
-    each_epoch = len(start.dataset.train_labels) * len(start.members)
-    images = [task.settings.epochs * each_epoch for task in start.tasks.values()]
-    step_ends = np.cumsum([0, *steps.values()])
-    image_ends = np.cumsum([0, *images])
-    first_steps = dict(zip(steps, step_ends[:-1], strict=True))
+    ends = np.cumsum([0, *steps.values()]).tolist()
+    first_steps = dict(zip(steps, ends[:-1], strict=True))
+    known_steps, known_images = _images_until(start)
 
     def images_after(step: float) -> int:
-        return int(np.interp(step, step_ends, image_ends))
+        return int(np.interp(step, known_steps, known_images))
 
     name = start.config.experiment.name
     # A run that turns out not to be writable is refused in one line, which stands alone: so
     # nothing is shown before the first step.
     done = images_after(start.done)
-    with bar(name, int(image_ends[-1]), done, at_first=False) as shown:
-        resumes = start.done > 0
+    with bar(name, int(known_images[-1]), done, at_first=False) as shown:
+        resumes = start.resumed
 
         def on_step(stage: str, step: float) -> None:
             nonlocal resumes
@@ -108,6 +106,22 @@ def training_bar(start: "Start") -> Iterator[Callable[[str, float], None]]:
         yield on_step
 
 
+def _images_until(start: "Start") -> tuple[list[int], list[float]]:
+    """Steps through all stages, and how many images the models have seen after each of them.
+
+    Between two of these steps the number of models that are trained is the same.
+    """
+    known_steps, known_images = [0], [0.0]
+    begin = 0
+    for stage, task in start.tasks.items():
+        each_step = len(start.dataset.train_labels) / task.epoch_steps
+        for first, last, models in start.trained_models(stage):
+            known_steps.append(begin + last)
+            known_images.append(known_images[-1] + (last - first) * models * each_step)
+        begin += task.steps
+    return known_steps, known_images
+
+
 def make_frozen_notice(start: "Start") -> Callable[["Progress"], None]:
     """Returns what prints members that a report shows to have been frozen since the one before."""
     from prunejax.training import hosts
@@ -117,16 +131,17 @@ def make_frozen_notice(start: "Start") -> Callable[["Progress"], None]:
 
     def notice(progress: "Progress") -> None:
         nonlocal known
-        frozen = np.isnan(progress.metrics["loss"])
+        frozen = progress.frozen
         for row in np.flatnonzero(frozen & ~known):
             state = progress.state  # for which all processes must ask
             collapsed = state.plateau_steps[row] >= config.supcon.collapse_steps
             how = "collapsed" if collapsed else "diverged"
             if hosts.is_first():
+                name = _curve_name(config, *members.cells[row]).replace("_", " ")
                 print(
-                    f"{config.experiment.name}: seed {members.seeds[row]} at sparsity "
-                    f"{fraction(members.sparsities[row])} {how} at step {state.frozen_at[row]} "
-                    f"of stage {progress.stage}; it is frozen, and excluded from every result",
+                    f"{config.experiment.name}: seed {members.seeds[row]} at {name} {how} "
+                    f"at step {state.frozen_at[row]} of stage {progress.stage}; "
+                    "it is frozen, and excluded from every result",
                     file=sys.stderr,
                 )
         known = frozen
@@ -155,17 +170,17 @@ def tensorboard(start: "Start", wanted: bool) -> Iterator[Callable[["Progress"],
     # Made at the first report: a run that is refused before it leaves nothing.
     make_writer: Any = partial(SummaryWriter, directory, purge_step=start.done + 1)
     writer: Any = None
-    sparsities = start.members.sparsities
+    names = np.array([_curve_name(start.config, *cell) for cell in start.members.cells])
 
     def write(progress: "Progress") -> None:
         nonlocal writer
         if writer is None:
             writer = make_writer()
-        for name, values in progress.metrics.items():
-            for level in np.unique(sparsities):
-                chosen = values[(sparsities == level) & np.isfinite(values)]
+        for metric, values in progress.metrics.items():
+            for name in np.unique(names):
+                chosen = values[(names == name) & np.isfinite(values)]
                 if len(chosen):
-                    tag = f"{progress.stage}/{name}/sparsity_{fraction(level)}"
+                    tag = f"{progress.stage}/{metric}/{name}"
                     writer.add_scalar(tag, chosen.mean(), progress.step)
 
     try:
@@ -173,3 +188,10 @@ def tensorboard(start: "Start", wanted: bool) -> Iterator[Callable[["Progress"],
     finally:
         if writer is not None:
             writer.close()
+
+
+def _curve_name(config: Config, begin: int, sparsity: float) -> str:
+    """What the members of one sparsity and one begin of pruning are called."""
+    name = f"sparsity_{fraction(sparsity)}"
+    pruning = config.experiment.pruning
+    return f"{name}_begin_{pruning.begins[begin]}" if pruning and pruning.begins else name

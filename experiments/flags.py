@@ -33,7 +33,8 @@ _DEFINITIONS: dict[str, tuple] = {
     "study": (
         _TEXT,
         "paper",
-        f"The experiments: {', '.join(BUILT_IN)}, or one's own, MODULE:FUNCTION.",
+        f"The experiments: {', '.join(BUILT_IN)}, or one's own, MODULE:FUNCTION; several may be "
+        "joined: paper,when.",
     ),
     "preset": (flags.DEFINE_enum, None, list(PRESETS), "The settings to start from."),
     "workdir": (_TEXT, None, "Where runs are, a directory each. With --preset: runs/PRESET."),
@@ -43,6 +44,11 @@ _DEFINITIONS: dict[str, tuple] = {
         flags.DEFINE_list,
         None,
         "Fractions of weights to prune: 0.3,0.5,0.7,0.9.",
+    ),
+    "begins": (
+        flags.DEFINE_list,
+        None,
+        "When pruning begins, in experiments that ask so: 0,0.25,0.5 of the first stage, or steps.",
     ),
     "seed": (_INTEGER, None, "Seed of the first member; the others count up. Default: 0."),
     "set": (
@@ -113,6 +119,7 @@ CHOICES = (
     "preset",
     "models",
     "sparsities",
+    "begins",
     "seed",
     "set",
     "deterministic",
@@ -242,8 +249,9 @@ def make_config(experiment: Experiment) -> Config:
     """
     from prunejax.training.task import check
 
-    config = replace(PRESETS[FLAGS.preset], experiment=experiment)
     try:
+        experiment = _with_begins(experiment)
+        config = replace(PRESETS[FLAGS.preset], experiment=experiment)
         if FLAGS.models is not None:
             config = replace(config, models=FLAGS.models)
         if FLAGS.seed is not None:
@@ -261,6 +269,23 @@ def make_config(experiment: Experiment) -> Config:
     check(config)
     # A dense run serves any --sparsities.
     return config if experiment.pruning else replace(config, sparsities=(0.0,))
+
+
+def _with_begins(experiment: Experiment) -> Experiment:
+    """The experiment, with the begins of --begins if it has some of its own."""
+    pruning = experiment.pruning
+    if FLAGS.begins is None or pruning is None or not pruning.begins:
+        return experiment
+    begins = []
+    for text in FLAGS.begins:
+        try:
+            begins.append(float(text) if "." in text or "e" in text else int(text))
+        except ValueError:
+            raise UserError(
+                f"--begins={','.join(FLAGS.begins)}: fractions of the first stage as 0.25, or its "
+                "steps as whole numbers, separated by commas"
+            ) from None
+    return replace(experiment, pruning=replace(pruning, begins=tuple(begins)))
 
 
 def _sparsities(texts: list[str]) -> tuple[float, ...]:

@@ -6,8 +6,10 @@ import timeit
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 from absl import flags
 
+from experiments import flags as cli
 from prunejax.config import Config
 from prunejax.config.levels import fraction
 
@@ -27,26 +29,63 @@ def print_plan(config: Config, dataset: "Dataset") -> float:
     """
     import jax
 
+    from prunejax.methods import is_gradual
+    from prunejax.training.forks import model_steps, models_trained
     from prunejax.training.members import members_of
     from prunejax.training.task import make_tasks, resolve
 
     config = resolve(config, dataset)
     members = members_of(config)
     levels = sorted(set(members.sparsities.tolist()))
-    sparsities = ", ".join(fraction(level) for level in levels)
-    print(
-        f"{config.experiment.name}: {len(members)} models = {config.models} seeds x sparsities "
-        f"{sparsities}"
-    )
+    axes = f"{config.models} seeds x sparsities {', '.join(fraction(level) for level in levels)}"
+    pruning = config.experiment.pruning
+    if pruning is not None and pruning.begins:
+        axes += f" x begins {', '.join(str(begin) for begin in pruning.begins)}"
+    print(f"{config.experiment.name}: {len(members)} models = {axes}")
+    tasks = make_tasks(config, dataset)
+    first = next(iter(tasks.values()))
+    stands_at = _stands_at(config, first, members, dataset)
     total = 0.0
-    for task in make_tasks(config, dataset).values():
-        total += _print_stage(task, members, dataset)
+    for task in tasks.values():
+        counts = models_trained(task, members, stands_at if task is first else 0 * stands_at)
+        total += _print_stage(task, members, dataset, model_steps(counts))
+    if is_gradual(config.experiment):
+        _print_saving(first, members, stands_at)
     print(f"  about {total / 3600:.3g} hours on {FLAGS.devices or jax.device_count()} such devices")
     return total
 
 
-def _print_stage(task: "Task", members: "Members", dataset: "Dataset") -> float:
-    """The line of one stage; returns its seconds."""
+def _stands_at(config: Config, task: "Task", members: "Members", dataset: "Dataset") -> np.ndarray:
+    """The step that each member starts at: 0, or where the dense run lies that of its fork."""
+    from prunejax.runs.forked import find_fork
+
+    fork = find_fork(config, task, members, cli.workdir(), dataset.checksum)
+    return np.zeros(len(members), int) if fork is None else fork.stands_at
+
+
+def _print_saving(task: "Task", members: "Members", stands_at: np.ndarray) -> None:
+    """What is saved because members are one model until their pruning begins."""
+    from prunejax.training.forks import model_steps, models_trained
+
+    alone = task.steps * len(members)
+    needed = model_steps(models_trained(task, members, stands_at))
+    forked = int(np.sum(stands_at > 0))
+    dense = f", {forked} models start from {task.config.experiment.dense}" if forked else ""
+    print(
+        f"  forks: {needed:,} of {alone:,} model steps of stage {task.stage} are trained, "
+        f"{1 - needed / alone:.0%} saved{dense}"
+    )
+
+
+def _print_stage(task: "Task", members: "Members", dataset: "Dataset", model_steps: int) -> float:
+    """The line of one stage; returns its seconds.
+
+    Args:
+        task: the stage.
+        members: the population's.
+        dataset: on which to train.
+        model_steps: steps of single models that are trained.
+    """
     from prunejax.training import population, programs
     from prunejax.training.plan import make_plan
 
@@ -61,7 +100,7 @@ def _print_stage(task: "Task", members: "Members", dataset: "Dataset") -> float:
     used, calls = plan.mesh.size, float(len(plan.chunks))
     if FLAGS.devices:
         calls = math.ceil(len(members) / FLAGS.devices) * used / plan.models_per_program
-    flops = plan.flops / plan.models_per_program * len(members) * task.steps
+    flops = plan.flops / plan.models_per_program * model_steps
     print(
         f"  {task.stage}: {task.steps} steps of batch {batch_size}; "
         f"{flops / 1e15:.4g} PFLOP in all; "
@@ -69,4 +108,4 @@ def _print_stage(task: "Task", members: "Members", dataset: "Dataset") -> float:
         f"{plan.bytes / 2**30:.2f} GiB; "
         f"{plan.models_per_program * batch_size / seconds:,.0f} images/s on {used} devices here"
     )
-    return task.steps * seconds * calls
+    return model_steps / len(members) * seconds * calls

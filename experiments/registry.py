@@ -21,11 +21,23 @@ def load_study(name: str) -> list[Experiment]:
         name: a module of `experiments.studies` with a function of the same name, or
             `module:function` of a module that is found from the current directory. Importing it
             may add entries (methods, scores, measures, ...) to the registries of the package.
+            Several, separated by commas, are one study: what two of them have is in it once.
 
     Raises:
         UserError: if it cannot be imported, or does not return experiments that fit together.
     """
-    where = f"--study={name}"
+    joined: dict[str, Experiment] = {}
+    for part in name.split(","):
+        for experiment in _load(part, f"--study={part}"):
+            if joined.setdefault(experiment.name, experiment) != experiment:
+                raise UserError(
+                    f"--study={name}: {part!r} has another experiment {experiment.name!r} than "
+                    "those before it; rename one"
+                )
+    return list(joined.values())
+
+
+def _load(name: str, where: str) -> list[Experiment]:
     function = _find(name, where)
     try:
         experiments = function()

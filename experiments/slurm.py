@@ -1,7 +1,7 @@
 """Submits a whole study to Slurm: a job for each experiment, and one for the report.
 
-One-shot runs come after their dense parents, the report after all. A job that is preempted, or
-meets its time limit, saves first and is queued again.
+One-shot runs and sweeps over begins come after their dense parents, the report after all. A job
+that is preempted, or meets its time limit, saves first and is queued again.
 """
 
 import os
@@ -126,13 +126,11 @@ def script(experiments: list[Experiment], logs: Path) -> str:
 
 def submit(experiments: list[Experiment], path: Path, run: Callable[[list[str]], str]) -> None:
     """Gives `run` each sbatch command and takes the job's number from it."""
-    from prunejax.methods import is_one_shot
-
     places = {experiment.name: place for place, experiment in enumerate(experiments)}
-    first = [str(places[one.name]) for one in experiments if not is_one_shot(one)]
+    first = [str(places[one.name]) for one in experiments if not _waits(one)]
     jobs = [run(["sbatch", "--parsable", f"--array={','.join(first)}", str(path)])]
     for experiment in experiments:
-        if not is_one_shot(experiment):
+        if not _waits(experiment):
             continue
         parent = places[str(experiment.dense)]
         command = [
@@ -146,6 +144,14 @@ def submit(experiments: list[Experiment], path: Path, run: Callable[[list[str]],
         jobs.append(run(command))
     dependency = f"--dependency=afterany:{':'.join(jobs)}"
     run(["sbatch", "--parsable", f"--array={len(experiments)}", dependency, str(path)])
+
+
+def _waits(experiment: Experiment) -> bool:
+    """Whether it is to come after its dense parent: it needs it, or is forked from it all along."""
+    from prunejax.methods import is_one_shot
+
+    pruning = experiment.pruning
+    return is_one_shot(experiment) or (pruning is not None and bool(pruning.begins))
 
 
 def sbatch(command: list[str]) -> str:

@@ -47,6 +47,7 @@ def trained(dataset, make_config):
         config=config,
         seeds=members.seeds,
         sparsities=members.sparsities,
+        begins=members.begins,
         state=state,
         step=8,
         total_steps=8,

@@ -9,7 +9,7 @@ from prunejax.config.levels import fraction
 from prunejax.config.settings import Schedule
 
 if TYPE_CHECKING:
-    from prunejax.config.settings import Augment, Config, Data, Prune
+    from prunejax.config.settings import Augment, Config, Data, Experiment, Prune
 
 
 def validate(config: "Config", channels: int | None = None) -> None:
@@ -25,6 +25,7 @@ def validate(config: "Config", channels: int | None = None) -> None:
     if config.seed + config.models > 2**31:
         raise UserError(f"seed is {config.seed}; seeds must lie in [0, 2**31)")
     _check_levels(config.sparsities)
+    _check_begins(config.experiment, config.prune.count_from)
     _check_schedules(config.prune)
     _check_statistics(config.data, channels)
     _check_augment("sup_augment", config.sup_augment, channels)
@@ -43,6 +44,26 @@ def _check_levels(sparsities: tuple[float, ...]) -> None:
             raise UserError(
                 f"sparsities {sparsities}: {sparsity} is 1 in single precision, which leaves no "
                 "weight; lower it"
+            )
+
+
+def _check_begins(experiment: "Experiment", count_from: int) -> None:
+    pruning = experiment.pruning
+    if pruning is None or not pruning.begins:
+        return
+    begins = ", ".join(str(begin) for begin in pruning.begins)
+    if pruning.schedule is None:
+        raise UserError(
+            f"experiment {experiment.name!r} prunes at once, and has begins of pruning ({begins}); "
+            "give it a schedule"
+        )
+    if len(set(pruning.begins)) < len(pruning.begins):
+        raise UserError(f"begins of pruning {begins}: give none twice")
+    for begin in pruning.begins:
+        if isinstance(begin, int) and begin < count_from:
+            raise UserError(
+                f"begins of pruning {begins}: {begin} is before the first step, which "
+                f"prune.count_from numbers {count_from}; raise it"
             )
 
 

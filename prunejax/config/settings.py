@@ -23,6 +23,10 @@ GeneratorSeed = Annotated[int, Field(ge=0, lt=2**32)]
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
 """The fraction of weights that is removed."""
 Epochs = tuple[Count, ...]
+BeginFraction = Annotated[float, Field(ge=0, lt=1)]
+Begin = Count | BeginFraction
+"""When pruning begins: a whole number is a step, as schedules number them; any other a fraction of
+the first stage."""
 
 
 # ------------------------------------------------------- the entries of a study
@@ -41,6 +45,11 @@ class Pruning:
     """A name in `pruning.SELECTIONS`: how many weights of which leaf go."""
     spare: tuple[str, ...] = ()
     """Parts of the network that stay dense, for instance `stem`."""
+    begins: tuple[Begin, ...] = ()
+    """When gradual pruning begins, if that is an axis of the population: each seed is then pruned
+    once for each of them. Span and interval stay the schedule's. Empty: as the schedule has it."""
+    shorten: bool = False
+    """Whether a span that would end after its stage is cut to end with it; if not it is refused."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -230,6 +239,9 @@ class Execution:
     steps_per_call: Positive | None = None
     """Steps that one call of a program takes. None: 8 on accelerators, 1 on CPU, whose
     convolutions crawl in loops."""
+    fork: bool = True
+    """Whether a gradually pruned model starts from its dense one, which it equals until pruning
+    begins; see `training.forks`."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -239,6 +251,8 @@ class Checkpoint:
     every_steps: Positive = 2000
     every_minutes: PositiveFloat = 10.0
     keep: Positive = 2
+    keep_at: tuple[Positive, ...] = ()
+    """Steps whose checkpoints are written and kept besides, for others to fork from."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -261,13 +275,15 @@ class MeasureSettings:
 
 @dataclass(frozen=True, config=STRICT)
 class Appearance:
-    """How tables and figures show a training method; filled in from its entry when a run begins."""
+    """What tables and figures show of a run and its method; filled in when the run begins."""
 
     label: str = ""
     """For instance `SCL`."""
     colour: str = "#666666"
     architecture: str = ""
     """For instance `WideResNet-16-2`."""
+    first_stage_steps: Count = 0
+    """Steps of the first stage, of which begins of pruning are fractions; 0 if not known."""
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -13,6 +13,11 @@ def is_one_shot(experiment: Experiment) -> bool:
     return experiment.pruning is not None and experiment.pruning.schedule is None
 
 
+def is_gradual(experiment: Experiment) -> bool:
+    """Whether it prunes by a schedule, while it trains."""
+    return experiment.pruning is not None and experiment.pruning.schedule is not None
+
+
 def stages_of(config: Config) -> tuple[str, ...]:
     """The stages of a run in order, each the name of a field of `config`.
 

@@ -6,7 +6,13 @@ weights are divided among the leaves. With a schedule they make a `Pruner`.
 """
 
 from prunejax.pruning.entry import SCORES, SELECTIONS, Prunable, Score, Selection
-from prunejax.pruning.pruner import Pruner, expected_sparsity, make_pruner, schedule_steps
+from prunejax.pruning.pruner import (
+    Pruner,
+    begin_schedules,
+    expected_sparsity,
+    make_pruner,
+    schedule_steps,
+)
 from prunejax.pruning.schedules import ScheduleSteps
 
 __all__ = [
@@ -17,6 +23,7 @@ __all__ = [
     "ScheduleSteps",
     "Score",
     "Selection",
+    "begin_schedules",
     "expected_sparsity",
     "make_pruner",
     "schedule_steps",

@@ -140,14 +140,59 @@ def schedule_steps(config: Config, stage: str) -> ScheduleSteps:
     return ScheduleSteps(schedule.begin_step, schedule.end_step, schedule.every_steps)
 
 
-def expected_sparsity(config: Config, stage: str, steps: int, final_sparsity: float) -> float:
-    """What the masks should have come to after `steps` steps of the first stage, `stage`."""
+def begin_schedules(config: Config, stage: str, steps: int) -> tuple[ScheduleSteps, ...]:
+    """The schedule of a stage for each begin of the experiment, or the one if it names none.
+
+    A begin moves the schedule: its span and interval stay. In later stages all are alike.
+
+    Args:
+        config: of the run.
+        stage: one of its stages.
+        steps: that the stage has.
+
+    Raises:
+        UserError: as `schedule_steps`.
+    """
+    schedule = schedule_steps(config, stage)
+    pruning = config.experiment.pruning
+    if pruning is None or not pruning.begins:
+        return (schedule,)
+    if stage != stages_of(config)[0]:
+        return (schedule,) * len(pruning.begins)
+    span = int(schedule.end) - int(schedule.begin)
+    count_from = config.prune.count_from
+    schedules = []
+    for begin in pruning.begins:
+        first = begin if isinstance(begin, int) else count_from + round(begin * steps)
+        end = first + span
+        if pruning.shorten:
+            end = min(end, count_from + steps - 1)
+        schedules.append(ScheduleSteps(first, end, schedule.every))
+    return tuple(schedules)
+
+
+def expected_sparsity(
+    config: Config,
+    stage: str,
+    steps: int,
+    final_sparsity: float,
+    schedule: ScheduleSteps | None = None,
+) -> float:
+    """What the masks should have come to after `steps` steps of the first stage, `stage`.
+
+    Args:
+        config: of the run.
+        stage: its first.
+        steps: taken.
+        final_sparsity: of the member.
+        schedule: the member's, one of `begin_schedules`. None: the experiment's only one.
+    """
     if config.experiment.pruning is None:
         return 0.0
     pruner = make_pruner(config, stage)
     if is_one_shot(config.experiment):
         return pruner.select.attained(final_sparsity)
-    updates = pruner.updates(schedule_steps(config, stage), final_sparsity)
+    updates = pruner.updates(schedule or schedule_steps(config, stage), final_sparsity)
     newest = last_update(updates, steps - 1)
     if newest is None:
         return 0.0

@@ -18,7 +18,7 @@ from etils import epath
 from prunejax.config import Config, UserError, differences, from_json, load_config
 from prunejax.config.files import MAY_DIFFER
 from prunejax.methods import stage_settings, stages_of
-from prunejax.pruning import expected_sparsity, make_pruner
+from prunejax.pruning import begin_schedules, expected_sparsity, make_pruner
 from prunejax.pruning.masks import sparsity
 from prunejax.runs import damage
 from prunejax.runs.directory import differing_data, require_room
@@ -48,8 +48,21 @@ READABLE = (3, 4)
 """Format 3 has other names in its configuration (`config.files`) and the same arrays."""
 
 
-def save(manager: ocp.CheckpointManager, config: Config, step: int, state: TrainState) -> None:
+def save(
+    manager: ocp.CheckpointManager,
+    config: Config,
+    step: int,
+    state: TrainState,
+    stands_at: np.ndarray | None = None,
+) -> None:
     """Starts to write `state`, `[models, ...]` or `population.Progress.arrays`, in the background.
+
+    Args:
+        manager: the run's.
+        config: of the run.
+        step: through all stages.
+        state: after it.
+        stands_at: the step that each member has come to, if that is later than `step` for some.
 
     Raises:
         UserError: if there is no room for it.
@@ -57,7 +70,11 @@ def save(manager: ocp.CheckpointManager, config: Config, step: int, state: Train
     manager.wait_until_finished()
     record_newest(manager)
     hosts.on_all_processes(lambda: require_room(manager.directory, state, 1, KEPT))
-    write(manager, step, state, make_note(FORMAT, config, state))
+    waiting = None
+    if stands_at is not None and np.any(stands_at > step):
+        waiting = stands_at.tolist()
+    note = make_note(FORMAT, config, state, waiting)
+    write(manager, step, state, note)
 
 
 def verify(manager: ocp.CheckpointManager, config: Config, step: int, like: TrainState) -> None:
@@ -145,13 +162,13 @@ def _newest_of(
     damaged = {}
     for step in steps:
         try:
-            restored = _restore(manager, config, provenance, step)
+            restored = restore(manager, config, provenance, step)
         except UserError as error:
             raise UserError(f"{run_dir}: checkpoint {step} {error}") from None
         except Exception as error:
             proof = damage.proof(manager.directory / str(step), error)
             if proof is None:
-                raise _unexplained(run_dir, step, error) from error
+                raise unexplained(run_dir, step, error) from error
             damaged[step] = f"checkpoint {step} is damaged ({proof})"
             continue
         if damaged:
@@ -166,7 +183,8 @@ def _newest_of(
     return None
 
 
-def _unexplained(run_dir: Path, step: int, error: Exception) -> UserError:
+def unexplained(run_dir: Path, step: int, error: Exception) -> UserError:
+    """The refusal of a checkpoint that cannot be read, where nothing proves that it is damaged."""
     trouble = disk_trouble(error)
     if trouble:
         return UserError(f"{run_dir}: checkpoint {step} cannot be read: {trouble}")
@@ -177,7 +195,7 @@ def _unexplained(run_dir: Path, step: int, error: Exception) -> UserError:
     )
 
 
-def _restore(
+def restore(
     manager: ocp.CheckpointManager, config: Config, provenance: dict[str, Any], step: int
 ) -> RestoredPopulation:
     """One checkpoint.
@@ -206,11 +224,13 @@ def _restore(
         config=config,
         seeds=members.seeds,
         sparsities=members.sparsities,
+        begins=members.begins,
         state=state,
         step=step,
         total_steps=sum(stage_steps.values()),
         class_names=classes,
         data_checksum=provenance["data_checksum"],
+        stands_at=np.array(note["stands_at"]) if "stands_at" in note else None,
     )
 
 
@@ -261,10 +281,12 @@ def _check_masks(
     """Refuses masks that are not of the sparsity that the schedule asks for."""
     first = next(iter(stage_steps))
     prunable = make_pruner(config, first).prunable
+    schedules = begin_schedules(config, first, stage_steps[first])
     for row in np.flatnonzero(state.frozen_at < 0):
         masks = jax.tree.map(lambda leaf, member=row: leaf[member], state.masks)
         final, steps = float(members.sparsities[row]), min(step, stage_steps[first])
-        expected = expected_sparsity(config, first, steps, final)
+        schedule = schedules[members.begins[row]]
+        expected = expected_sparsity(config, first, steps, final, schedule)
         found = float(sparsity(masks, prunable))
         if abs(found - expected) > 1e-3:
             raise UserError(
@@ -290,18 +312,7 @@ def load_parent(config: Config, workdir: Path, members: Members, data_checksum: 
     dense = load_population(run_dir)
     if dense.step < dense.total_steps:
         raise UserError(f"{run_dir} stands at step {dense.step} of {dense.total_steps}; {command}")
-    apart = (*MAY_DIFFER, "preset", "models", "seed", "finetune", "prune")
-    different = differences(config, dense.config, apart)
-    different += differing_data(data_checksum, dense.data_checksum)
-    if dense.config.experiment.method != config.experiment.method:
-        different.append(
-            f"experiment.method: {config.experiment.method}, not {dense.config.experiment.method}"
-        )
-    if different:
-        raise UserError(
-            f"{run_dir} was made with other settings ({'; '.join(different)}); "
-            "use another --workdir"
-        )
+    refuse_other_parent(config, dense.config, run_dir, data_checksum, dense.data_checksum)
     rows = {int(seed): row for row, seed in enumerate(dense.seeds)}
     missing = sorted(set(members.seeds.tolist()) - rows.keys())
     if missing:
@@ -311,3 +322,31 @@ def load_parent(config: Config, workdir: Path, members: Members, data_checksum: 
         )
     index = np.array([rows[seed] for seed in members.seeds.tolist()])
     return jax.tree.map(lambda leaf: leaf[index], dense.state)
+
+
+def refuse_other_parent(
+    config: Config, dense: Config, run_dir: Path, data_checksum: str, dense_checksum: str
+) -> None:
+    """Refuses a dense run that is not what a pruned one of these settings would start from.
+
+    Args:
+        config: of the pruned run.
+        dense: of the dense one.
+        run_dir: the dense run's directory.
+        data_checksum: of the data of the pruned one.
+        dense_checksum: and of the dense one.
+
+    Raises:
+        UserError: naming the fields in which they differ.
+    """
+    apart = (*MAY_DIFFER, "preset", "models", "seed", "finetune", "prune")
+    different = differences(config, dense, apart)
+    different += differing_data(data_checksum, dense_checksum)
+    ours, theirs = config.experiment.method, dense.experiment.method
+    if ours != theirs:
+        different.append(f"experiment.method: {ours}, not {theirs}")
+    if different:
+        raise UserError(
+            f"{run_dir} was made with other settings ({'; '.join(different)}); "
+            "use another --workdir"
+        )

@@ -124,7 +124,7 @@ def open_run(
 
             def claim() -> None:
                 if hosts.is_first():
-                    copies = config.checkpoint.keep + 1
+                    copies = config.checkpoint.keep + len(config.checkpoint.keep_at) + 1
                     require_room(run_dir, state, copies, "make room, or use another --workdir")
                     _claim(run_dir, held, undo)
 

@@ -5,6 +5,7 @@ there and changes nothing, `train` goes on from it.
 """
 
 import dataclasses
+import itertools
 import os
 import time
 from collections.abc import Callable
@@ -18,10 +19,12 @@ from prunejax.data import Dataset
 from prunejax.methods import is_one_shot
 from prunejax.runs import checkpoint
 from prunejax.runs.directory import check_run, open_run
+from prunejax.runs.forked import find_fork
 from prunejax.runs.log import MetricsLog
 from prunejax.runs.manager import open_manager, record_newest
 from prunejax.runs.trial import try_out
 from prunejax.training import hosts
+from prunejax.training.forks import models_trained
 from prunejax.training.members import Members, members_of
 from prunejax.training.population import Progress, fit, stage_steps
 from prunejax.training.programs import require_traceable, state_shapes
@@ -44,9 +47,15 @@ class Start:
     done: int
     """Steps through all stages that are behind it."""
     state: TrainState | None
-    """After them; at 0 the dense parents of a one-shot run, else None."""
+    """After them; at 0 the dense parents of a one-shot run or those that a gradually pruned one is
+    forked from, else None."""
     damaged: tuple[int, ...]
     """Checkpoints of later steps, which are proved to be damaged."""
+    stands_at: np.ndarray | None = None
+    """The step that each member has come to, int `[models]`, where some are forked and wait for the
+    others; None: all are at `done`. See `training.forks`."""
+    resumed: bool = False
+    """Whether it goes on from a checkpoint of its own."""
 
     @property
     def stage_steps(self) -> dict[str, int]:
@@ -57,6 +66,21 @@ class Start:
     def total_steps(self) -> int:
         """Steps of all stages."""
         return sum(self.stage_steps.values())
+
+    def trained_models(self, stage: str) -> list[tuple[int, int, int]]:
+        """How many models a stage trains, from its beginning: (from step, to step, models).
+
+        Before the step that this starts at, as if none had been forked from another run.
+        """
+        task = self.tasks[stage]
+        nothing = np.zeros(len(self.members), int)
+        counts = models_trained(task, self.members, nothing)
+        if stage == next(iter(self.tasks)) and self.stands_at is not None:
+            counts = [
+                *(count for count in counts if count[0] < self.done),
+                *models_trained(task, self.members, self.stands_at),
+            ]
+        return [(first, last, models) for (first, models), (last, _) in itertools.pairwise(counts)]
 
     @property
     def frozen(self) -> np.ndarray:
@@ -115,6 +139,9 @@ def begin(config: Config, dataset: Dataset, run_dir: Path) -> Start:
         return checkpoint.newest(run_dir)
 
     before = hosts.on_all_processes(find)
+    if before is not None:
+        # What an earlier session kept is kept on.
+        config = _keep_at(config, before.config.checkpoint.keep_at)
     found = repr(before and (before.step, before.damaged))
     hosts.require_same("the newest checkpoint", found)
     start = Start(
@@ -126,6 +153,8 @@ def begin(config: Config, dataset: Dataset, run_dir: Path) -> Start:
         done=before.step if before else 0,
         state=before.state if before else None,
         damaged=before.damaged if before else (),
+        stands_at=before.stands_at if before else None,
+        resumed=before is not None,
     )
     if start.done == start.total_steps:
         return start
@@ -135,7 +164,25 @@ def begin(config: Config, dataset: Dataset, run_dir: Path) -> Start:
             lambda: checkpoint.load_parent(config, run_dir.parent, members, dataset.checksum)
         )
         start = dataclasses.replace(start, state=parents)
+    if start.resumed:
+        return start
+    first = next(iter(tasks.values()))
+    fork = hosts.on_all_processes(
+        lambda: find_fork(config, first, members, run_dir.parent, dataset.checksum)
+    )
+    hosts.require_same("what the run is forked from", repr(fork and fork.stands_at.tolist()))
+    if fork is not None:
+        done = int(fork.stands_at.min())
+        start = dataclasses.replace(start, state=fork.state, done=done, stands_at=fork.stands_at)
     return start
+
+
+def _keep_at(config: Config, steps: tuple[int, ...]) -> Config:
+    """The run with these steps kept besides its own."""
+    kept = tuple(sorted({*config.checkpoint.keep_at, *steps}))
+    return dataclasses.replace(
+        config, checkpoint=dataclasses.replace(config.checkpoint, keep_at=kept)
+    )
 
 
 @under_own_switches
@@ -176,18 +223,26 @@ def train(
 
         step, frozen = start.done, start.frozen
         reports = fit(
-            config, start.members, start.dataset, start.state, start.done, on_step, report_now
+            config=config,
+            members=start.members,
+            dataset=start.dataset,
+            state=start.state,
+            done=start.done,
+            on_step=on_step,
+            report_now=report_now,
+            stands_at=start.stands_at,
         )
         for progress in reports:
             hosts.on_all_processes(partial(log.write, progress))
             on_report(progress)
-            step, frozen = progress.step, np.isnan(progress.metrics["loss"])
+            step, frozen = progress.step, progress.frozen
             asked = hosts.any_of(should_stop())
             late = hosts.any_of(due.is_late())
             stops = asked and step < start.total_steps
-            if progress.ends_stage or stops or late or due.by_steps(step):
+            wanted = progress.ends_stage or step in config.checkpoint.keep_at
+            if wanted or stops or late or due.by_steps(step):
                 hosts.on_all_processes(log.flush)
-                checkpoint.save(manager, config, step, progress.arrays)
+                checkpoint.save(manager, config, step, progress.arrays, progress.stands_at)
                 due = _Due(config, step)
                 unrecorded = True
             elif unrecorded and not manager.is_saving_in_progress():

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from orbax.checkpoint import checkpoint_managers as policies
 
 from prunejax.config import Config, UserError
 from prunejax.config.errors import in_one_line
@@ -55,7 +56,8 @@ def open_manager(
             written in the block.
     """
     writes = resume_at is not None
-    manager = make_manager(run_dir, config.checkpoint.keep, writes)
+    kept = config.checkpoint
+    manager = make_manager(run_dir, kept.keep, writes, kept.keep_at)
     try:
         with manager:
             later = max(set(manager.all_steps()) - set(damaged), default=0)
@@ -76,13 +78,16 @@ def open_manager(
         raise UserError(f"{run_dir}: cannot write a checkpoint: {trouble}; {KEPT}") from None
 
 
-def make_manager(run_dir: Path, keep: int | None, writes: bool) -> ocp.CheckpointManager:
+def make_manager(
+    run_dir: Path, keep: int | None, writes: bool, keep_at: tuple[int, ...] = ()
+) -> ocp.CheckpointManager:
     """As `open_manager`, which is what to use for a run's own checkpoints.
 
     Args:
         run_dir: the run's directory.
         keep: how many checkpoints are kept; None keeps all.
         writes: whether it may write; if not, each process reads for itself.
+        keep_at: steps whose checkpoints are kept besides.
     """
     require_keepable(run_dir)
     me = jax.process_index()
@@ -92,7 +97,9 @@ def make_manager(run_dir: Path, keep: int | None, writes: bool) -> ocp.Checkpoin
         involved["active_processes"] = {me}
         involved["barrier_sync_key_prefix"] = f"read{me}"
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep,
+        preservation_policy=policies.AnyPreservationPolicy(
+            [policies.LatestN(keep), policies.CustomSteps(keep_at)]
+        ),
         create=False,
         read_only=not writes,
         cleanup_tmp_directories=writes,

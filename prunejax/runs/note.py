@@ -24,8 +24,13 @@ NOTED = ("format", "config", "rows", "digests")
 """What the note of every checkpoint has; since format 4 also its own digest."""
 
 
-def make_note(version: int, config: Config, state: TrainState) -> dict[str, Any]:
-    """The note of a checkpoint of that format, with its own digest; called by all processes."""
+def make_note(
+    version: int, config: Config, state: TrainState, stands_at: list[int] | None = None
+) -> dict[str, Any]:
+    """The note of a checkpoint of that format, with its own digest; called by all processes.
+
+    `stands_at` is the step that each member has come to, where not all are at the checkpoint's.
+    """
     digests: dict[int, str] = {}
     for text in hosts.gather_texts(json.dumps(_digests_of(state))):
         for row, digest_of_row in json.loads(text).items():
@@ -37,6 +42,8 @@ def make_note(version: int, config: Config, state: TrainState) -> dict[str, Any]
         "rows": len(jax.tree.leaves(state)[0]),
         "digests": [digests[row] for row in range(len(members))],
     }
+    if stands_at is not None:
+        note["stands_at"] = stands_at
     return with_digest(note)
 
 

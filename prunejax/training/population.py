@@ -1,8 +1,8 @@
-"""A population, seeds x sparsities, trained together: vmapped, split over devices, one counter."""
+"""A population, seeds x sparsities x begins, trained together: vmapped, split, one counter."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from functools import cached_property, partial
+from collections.abc import Callable, Collection, Iterator
+from functools import cache, cached_property, partial
 from typing import Any
 
 import jax
@@ -13,21 +13,37 @@ from jax.sharding import Mesh
 from prunejax.config import Config
 from prunejax.data import Dataset
 from prunejax.methods import is_one_shot
-from prunejax.training import hosts
+from prunejax.training import forks, hosts
 from prunejax.training import step as single
 from prunejax.training.devices import PER_MODEL, SHARED, join, place
+from prunejax.training.forks import Branch
 from prunejax.training.members import Members
 from prunejax.training.plan import Plan, make_plan
 from prunejax.training.programs import (
     Programs,
     Steps,
     make_programs,
+    schedule_argument,
     shared_arguments,
     steps_per_call,
 )
 from prunejax.training.state import TrainState
-from prunejax.training.step import PerModel
+from prunejax.training.step import PerModel, Shared
 from prunejax.training.task import Task, make_tasks
+
+
+@dataclasses.dataclass
+class Group:
+    """A branch of the population on the devices."""
+
+    branch: Branch
+    plan: Plan
+    """Its chunks are of places in `branch.trained`."""
+    parts: list[TrainState]
+    """Program by program; the next step overwrites them."""
+    shared: Shared
+    fixed: list[PerModel]
+    """What the members of each program bring to the steps of an epoch."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,38 +52,74 @@ class Progress:
 
     stage: str
     step: int
-    parts: list[TrainState]
-    """Its members program by program, on the devices; the next step overwrites them."""
-    plan: Plan
+    groups: list[Group]
+    """All members but those that wait."""
+    resting: TrainState
+    """NumPy `[models, ...]`, in which the members that wait stand."""
+    stands_at: np.ndarray
+    """The step that each member has come to, int `[models]`: later than `step` for those that
+    wait; see `forks`."""
     metrics: dict[str, np.ndarray]
     """Each `[models]`, averaged since the last report; NaN for members that were frozen in it or
-    before."""
+    before, and for those that wait."""
     ends_stage: bool = False
+
+    @property
+    def frozen(self) -> np.ndarray:
+        """Which members have diverged or collapsed, bool `[models]`."""
+        waits = self.stands_at > self.step
+        failed_before = np.asarray(self.resting.frozen_at) >= 0
+        return np.where(waits, failed_before, np.isnan(self.metrics["loss"]))
 
     @cached_property
     def arrays(self) -> TrainState:
-        """A copy of every member's state, spread over the devices in order, then the padding.
+        """A copy of every member's state, in order; the padding, if there is any, comes last.
 
+        It is spread over the devices; where members are forked it is NumPy, whole in every process.
         To be taken before training goes on, as `state`.
 
         Raises:
             RuntimeError: if it has gone on.
         """
         # Where JAX 0.10 would crash.
-        if any(leaf.is_deleted() for leaf in jax.tree.leaves(self.parts)):
+        parts = [group.parts for group in self.groups]
+        if any(leaf.is_deleted() for leaf in jax.tree.leaves(parts)):
             raise RuntimeError(
                 f"training has gone on from step {self.step}: "
                 "take its state before the next is asked for"
             )
-        return join(self.parts, self.plan.mesh)
+        if _is_whole(self.groups, len(self.stands_at)):
+            return join(self.groups[0].parts, self.groups[0].plan.mesh)
+        return _together(self.groups, self.resting)
 
     @cached_property
     def state(self) -> TrainState:
         """The same in NumPy, `[models, ...]`, whole in every process."""
-        return _whole(self.arrays, len(self.metrics["loss"]))
+        return _whole(self.arrays, len(self.stands_at))
+
+
+def _is_whole(groups: list[Group], count: int) -> bool:
+    """Whether a single group trains all members, each for itself."""
+    return len(groups) == 1 and np.array_equal(groups[0].branch.trained, np.arange(count))
+
+
+def _together(groups: list[Group], resting: TrainState) -> TrainState:
+    """Every member's state: its own, or of the one that is trained for it."""
+    state = jax.tree.map(np.copy, resting)
+    for group in groups:
+        branch = group.branch
+        found = _whole(join(group.parts, group.plan.mesh), len(branch.trained))
+
+        def put(leaf: np.ndarray, new: np.ndarray, branch: Branch = branch) -> None:
+            leaf[branch.rows] = new[branch.places]
+
+        jax.tree.map(put, state, found)
+    return state
 
 
 def _whole(arrays: Any, count: int) -> Any:  # noqa: ANN401
+    if isinstance(jax.tree.leaves(arrays)[0], np.ndarray):
+        return arrays
     return jax.tree.map(lambda leaf: hosts.gather(leaf)[:count], arrays)
 
 
@@ -104,6 +156,7 @@ def fit(
     done: int = 0,
     on_step: Callable[[str, float], None] = lambda stage, step: None,
     report_now: Callable[[], bool] = lambda: False,
+    stands_at: np.ndarray | None = None,
 ) -> Iterator[Progress]:
     """Trains a population through all its stages.
 
@@ -116,10 +169,12 @@ def fit(
         on_step: called after every program with the stage and how many of its steps are done, a
             fraction while some chunks of the population are ahead of others.
         report_now: asked after every call of the programs; True asks for the progress now.
+        stands_at: the step of the first stage that each member of `state` has come to, int
+            `[models]`, none before `done`; see `forks`. None: all are at `done`.
 
     Yields:
         the progress every `log_every_steps` steps and at the end of each epoch, all members at the
-        same step.
+        same step; besides wherever members fork, and at the steps of `checkpoint.keep_at`.
     """
     tasks = make_tasks(config, dataset)
     start, last_stage = 0, list(tasks)[-1]
@@ -127,23 +182,31 @@ def fit(
         first = max(done - start, 0)
         if first >= task.steps:
             start += task.steps
+            stands_at = None
             continue
-        if first == 0:
+        if first == 0 and stands_at is None:
             state = init(task, members, state)
             if is_one_shot(config.experiment):
                 state = prune_once(task, members, state)
         if state is None:
             raise ValueError(f"to go on at step {done} the state after it is needed")
+        if stands_at is None:
+            stands_at = np.full(len(members), first)
         trainer = Trainer(task, members, dataset, partial(on_step, stage), report_now)
-        for progress in trainer.run(state, first):
+        stops = {step - start for step in config.checkpoint.keep_at}
+        for progress in trainer.run(state, stands_at, stops):
             ends_stage = progress.step == task.steps
             progress = dataclasses.replace(
-                progress, step=start + progress.step, ends_stage=ends_stage
+                progress,
+                step=start + progress.step,
+                stands_at=start + progress.stands_at,
+                ends_stage=ends_stage,
             )
             if ends_stage and stage != last_stage:
                 state = progress.state
             yield progress
         start += task.steps
+        stands_at = None
 
 
 class Trainer:
@@ -157,88 +220,139 @@ class Trainer:
         on_step: Callable[[float], None],
         report_now: Callable[[], bool],
     ) -> None:
-        """Compiles the programs and plans the chunks; see `fit` for the two callbacks."""
+        """Prepares the programs; see `fit` for the two callbacks."""
         self.task = task
         self.members = members
         self.num_train = len(dataset.train_labels)
         self.on_step = on_step
         self.report_now = report_now
         self.program = make_programs(task, dataset)
-        self.plan = make_plan(task, len(members), dataset, self.program)
-        self.shared = place(shared_arguments(task, dataset), self.plan.mesh, SHARED)
+        self.plan_of = cache(lambda count: make_plan(task, count, dataset, self.program))
+        self.shared_on = cache(lambda mesh: place(shared_arguments(task, dataset), mesh, SHARED))
         self.order = jax.jit(
             lambda seed, epoch: single.epoch_order(seed, task.stage, epoch, self.num_train)
         )
         self.add = jax.jit(partial(jax.tree.map, jnp.add))
 
-    def run(self, state: TrainState, first_step: int) -> Iterator[Progress]:
-        """Yields the progress, counting the stage's own steps, until its last step is taken."""
-        log_every = self.task.config.log_every_steps
-        epoch_steps, mesh = self.task.epoch_steps, self.plan.mesh
-        parts = self._place_parts(state)
-        step, fixed = first_step, []
-        while step < self.task.steps:
-            epoch, within = divmod(step, epoch_steps)
-            if not fixed or within == 0:
-                fixed = self._place_members(epoch)
-            segment = min(log_every - within % log_every, epoch_steps - within)
-            taken, totals = self._take(parts, fixed, step, segment)
+    def run(
+        self, state: TrainState, stands_at: np.ndarray, stops: Collection[int]
+    ) -> Iterator[Progress]:
+        """Yields the progress, counting the stage's own steps, until its last step is taken.
+
+        Args:
+            state: of every member, NumPy `[models, ...]`.
+            stands_at: the step that each of them has come to, int `[models]`.
+            stops: steps at which the progress is wanted besides.
+        """
+        task = self.task
+        changes = forks.changes(task, self.members, stands_at)
+        step, groups = int(stands_at.min()), []
+        while step < task.steps:
+            epoch, within = divmod(step, task.epoch_steps)
+            if not groups or step in changes:
+                state = _together(groups, state)
+                branches = forks.branches_at(task, self.members, stands_at, step)
+                groups = [self._start(branch, state, epoch) for branch in branches]
+            elif within == 0:
+                for group in groups:
+                    group.fixed = self._place_members(group.branch, group.plan, epoch)
+            after = self._next_report(step, [*changes, *stops])
+            taken, totals = self._take(groups, step, after - step)
             step += taken
-            sums = _whole(join(totals, mesh), len(self.members))
-            metrics = jax.tree.map(lambda total, count=taken: total / count, sums)
-            yield Progress(self.task.stage, step, list(parts), self.plan, metrics)
+            yield Progress(
+                stage=task.stage,
+                step=step,
+                groups=[dataclasses.replace(group, parts=[*group.parts]) for group in groups],
+                resting=state,
+                stands_at=np.maximum(stands_at, step),
+                metrics=self._averages(groups, totals, taken),
+            )
 
-    def _place_parts(self, state: TrainState) -> list[TrainState]:
-        """The chunks' states; indexing copies, so that programs may write over what they get."""
+    def _next_report(self, step: int, stops: Collection[int]) -> int:
+        """The step after which the progress is wanted next."""
+        log_every, epoch_steps = self.task.config.log_every_steps, self.task.epoch_steps
+        within = step % epoch_steps
+        segment = min(log_every - within % log_every, epoch_steps - within)
+        return min([step + segment, *(stop for stop in stops if stop > step)])
+
+    def _start(self, branch: Branch, state: TrainState, epoch: int) -> Group:
+        """Puts a branch on the devices."""
+        plan = self.plan_of(len(branch.trained))
         parts = []
-        for rows in self.plan.chunks:
-            part = jax.tree.map(lambda leaf, chosen=rows: leaf[chosen], state)
-            parts.append(place(part, self.plan.mesh, PER_MODEL))
-        return parts
+        for rows in plan.chunks:
+            # Indexing copies, so that programs may write over what they get.
+            part = jax.tree.map(lambda leaf, chosen=branch.trained[rows]: leaf[chosen], state)
+            parts.append(place(part, plan.mesh, PER_MODEL))
+        schedule = place(schedule_argument(branch.schedule), plan.mesh, SHARED)
+        shared = self.shared_on(plan.mesh)._replace(schedule=schedule)
+        return Group(branch, plan, parts, shared, self._place_members(branch, plan, epoch))
 
-    def _place_members(self, epoch: int) -> list[PerModel]:
+    def _place_members(self, branch: Branch, plan: Plan, epoch: int) -> list[PerModel]:
         """What each chunk's members bring to the steps of an epoch."""
-        orders = np.stack([self.order(seed, epoch) for seed in self.members.seeds])
+        members = self.members.chosen(branch.trained)
+        seeds, places = np.unique(members.seeds, return_inverse=True)
+        orders = np.stack([self.order(seed, epoch) for seed in seeds])[places]
         placed = []
-        for rows in self.plan.chunks:
-            chosen = self.members.chosen(rows)
+        for rows in plan.chunks:
+            chosen = members.chosen(rows)
             member = PerModel(chosen.seeds, chosen.sparsities, orders[rows])
-            placed.append(place(member, self.plan.mesh, PER_MODEL))
+            placed.append(place(member, plan.mesh, PER_MODEL))
         return placed
 
     def _take(
-        self, parts: list[TrainState], fixed: list[PerModel], step: int, segment: int
-    ) -> tuple[int, list[dict[str, Any]]]:
+        self, groups: list[Group], step: int, segment: int
+    ) -> tuple[int, list[list[dict[str, Any]]]]:
         """Takes `segment` steps within an epoch, or fewer if the progress is asked for.
 
         Returns:
-            How many were taken, and of each chunk the sums of its metrics; `parts` are replaced.
+            How many were taken, and of each group and chunk the sums of its metrics; the groups'
+            `parts` are replaced.
         """
         batch_size = self.task.settings.batch_size
         most = steps_per_call(self.task.config)
         # Steps that are left before the epoch's last, smaller batch.
         full = max(self.num_train // batch_size - step % self.task.epoch_steps, 0)
-        totals: list[dict[str, Any]] = [{} for _ in self.plan.chunks]
+        totals = [[{} for _ in group.parts] for group in groups]
+        calls = []
+        for number, group in enumerate(groups):
+            calls += [(number, chunk) for chunk in range(len(group.parts))]
         taken, before = 0, ()
         while taken < segment:
             size = batch_size if taken < full else self.num_train % batch_size
             alike = (full if taken < full else segment) - taken
             count = min(most, alike, segment - taken)
             steps = Steps(np.int32(step + taken), np.int32(count))
-            steps = place(steps, self.plan.mesh, SHARED)
-            for chunk, rows in enumerate(self.plan.chunks):
-                program = self.program(len(rows), size)
-                parts[chunk], latest = program(parts[chunk], fixed[chunk], steps, self.shared)
+            steps_on = {group.plan.mesh: place(steps, group.plan.mesh, SHARED) for group in groups}
+            for called, (number, chunk) in enumerate(calls):
+                group = groups[number]
+                program = self.program(len(group.plan.chunks[chunk]), size)
+                group.parts[chunk], latest = program(
+                    group.parts[chunk], group.fixed[chunk], steps_on[group.plan.mesh], group.shared
+                )
                 # Waiting for the call before keeps the devices one call ahead of the clock, and
                 # no further.
                 jax.block_until_ready(before)
                 before = latest
-                totals[chunk] = self.add(totals[chunk], latest) if taken else latest
-                self.on_step(step + taken + count * (chunk + 1) / len(self.plan.chunks))
+                sums = totals[number]
+                sums[chunk] = self.add(sums[chunk], latest) if taken else latest
+                self.on_step(step + taken + count * (called + 1) / len(calls))
             taken += count
             if self.report_now():
                 break
         return taken, totals
+
+    def _averages(
+        self, groups: list[Group], totals: list[list[dict[str, Any]]], taken: int
+    ) -> dict[str, np.ndarray]:
+        """Each metric, `[models]`: of a member its own, or of the one that is trained for it."""
+        averages: dict[str, np.ndarray] = {}
+        for group, sums in zip(groups, totals, strict=True):
+            branch = group.branch
+            found = _whole(join(sums, group.plan.mesh), len(branch.trained))
+            for name, values in found.items():
+                blank = np.full(len(self.members), np.nan, np.float32)
+                averages.setdefault(name, blank)[branch.rows] = (values / taken)[branch.places]
+        return averages
 
 
 def rehearse(

@@ -104,11 +104,14 @@ def state_shapes(task: Task, models: int) -> TrainState:
 
 
 def shared_arguments(task: Task, dataset: Dataset) -> Shared:
-    """What a stage's programs are given at every step alike."""
-    schedule = ScheduleSteps(
-        np.int32(task.schedule.begin), np.int32(task.schedule.end), np.int32(task.schedule.every)
-    )
+    """What a stage's programs are given at every step alike, with the first begin's schedule."""
+    schedule = schedule_argument(task.schedules[0])
     return Shared(schedule, dataset.train_images, dataset.train_labels)
+
+
+def schedule_argument(schedule: ScheduleSteps) -> ScheduleSteps:
+    """A schedule as programs take it."""
+    return ScheduleSteps(*(np.int32(step) for step in schedule))
 
 
 def argument_shapes(

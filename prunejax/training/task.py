@@ -17,7 +17,13 @@ from prunejax.methods import METHODS, Objective, objective_of, stage_settings, s
 from prunejax.methods.augment import make_augment, normalise
 from prunejax.methods.entry import accuracy_of
 from prunejax.nn import ARCHITECTURES, make_networks
-from prunejax.pruning import Pruner, ScheduleSteps, make_pruner, schedule_steps
+from prunejax.pruning import (
+    Pruner,
+    ScheduleSteps,
+    begin_schedules,
+    make_pruner,
+    schedule_steps,
+)
 from prunejax.pruning.entry import Prunable
 from prunejax.training.optim import make_learning_rate, make_optimizer
 from prunejax.types import Array, Key, Scalar, Tree
@@ -44,7 +50,8 @@ class Task:
     learning_rate: Callable[[Scalar], Float[Array, ""]]
     """`step of the stage -> rate`."""
     pruner: Pruner
-    schedule: ScheduleSteps
+    schedules: tuple[ScheduleSteps, ...]
+    """For each begin of the experiment; see `pruning.begin_schedules`."""
     counted: Prunable
     """The leaves whose sparsity is reported: those that the first stage prunes."""
     image_shape: tuple[int, ...]
@@ -101,7 +108,7 @@ def make_task(
         optimizer=make_optimizer(settings, config.optim),
         learning_rate=make_learning_rate(settings.learning_rate, settings.epochs, epoch_steps),
         pruner=make_pruner(config, stage),
-        schedule=schedule_steps(config, stage),
+        schedules=begin_schedules(config, stage, settings.epochs * epoch_steps),
         counted=make_pruner(config, first).prunable,
         image_shape=image_shape,
         num_classes=num_classes,
@@ -121,7 +128,7 @@ def make_tasks(config: Config, dataset: Dataset) -> dict[str, Task]:
         batch_size = stage_settings(config, stage).batch_size
         epoch_steps = math.ceil(len(dataset.train_labels) / batch_size)
         task = make_task(config, stage, dataset.image_shape, dataset.num_classes, epoch_steps)
-        _check_schedule(task)
+        _check_schedules(task)
         tasks[stage] = task
     return tasks
 
@@ -135,7 +142,7 @@ def check(config: Config) -> None:
     validate(config)
     ARCHITECTURES[config.model.name].check(config.model)
     for stage in stages_of(config):
-        _check_steps(config, stage, schedule_steps(config, stage))
+        _check_steps(config, stage, schedule_steps(config, stage))  # of begins nothing is known yet
     _check_pruning(config)
 
 
@@ -181,27 +188,53 @@ def _check_steps(config: Config, stage: str, steps: ScheduleSteps) -> None:
         )
 
 
-def _check_schedule(task: Task) -> None:
-    _check_steps(task.config, task.stage, task.schedule)
-    # A schedule may number the stage's steps from 1.
-    if task.schedule.end - task.pruner.count_from >= task.steps:
-        raise UserError(
-            f"{_field(task.config, task.stage)}.end_step is {task.schedule.end}, beyond stage "
-            f"{task.stage!r}, which has {task.steps} steps"
-        )
+def _check_schedules(task: Task) -> None:
+    pruning = task.config.experiment.pruning
+    if pruning is not None and pruning.begins and task.stage == stages_of(task.config)[0]:
+        _check_begins(task, pruning.begins)
+        return
+    for schedule in task.schedules:
+        _check_steps(task.config, task.stage, schedule)
+        # A schedule may number the stage's steps from 1.
+        if schedule.end - task.pruner.count_from >= task.steps:
+            raise UserError(
+                f"{_field(task.config, task.stage)}.end_step is {schedule.end}, beyond stage "
+                f"{task.stage!r}, which has {task.steps} steps"
+            )
+
+
+def _check_begins(task: Task, begins: tuple[int | float, ...]) -> None:
+    """What the schedules of a population must fulfil in which the begin is an axis."""
+    known: dict[int, int | float] = {}
+    for begin, schedule in zip(begins, task.schedules, strict=True):
+        first, end = int(schedule.begin), int(schedule.end)
+        told = f"begin of pruning {begin}, step {first} of the {task.steps} of stage {task.stage!r}"
+        if first in known:
+            raise UserError(f"{told}: begin {known[first]} is the same step; give one of them")
+        known[first] = begin
+        if end - task.pruner.count_from >= task.steps:
+            raise UserError(
+                f"{told}: its span of {end - first} steps would end after the stage; begin "
+                f"earlier, or shorten {_field(task.config, task.stage)}"
+            )
+        if first >= end:
+            raise UserError(f"{told}: no step is left to prune at; begin earlier")
+        _check_steps(task.config, task.stage, schedule)
 
 
 def resolve(config: Config, dataset: Dataset) -> Config:
     """`config` with what follows from the data and the entries it names.
 
-    The data's mean and std where none are given, and what tables and figures call the method and
-    the architecture.
+    The data's mean and std where none are given, what tables and figures call the method and the
+    architecture, and the steps of the first stage.
     """
     method = METHODS[config.experiment.method]
+    first = stage_settings(config, stages_of(config)[0])
     shown = Appearance(
         label=method.label,
         colour=method.colour,
         architecture=ARCHITECTURES[config.model.name].label(config.model),
+        first_stage_steps=first.epochs * math.ceil(len(dataset.train_labels) / first.batch_size),
     )
     data = with_statistics(config.data, dataset)
     return dataclasses.replace(config, data=data, appearance=shown)
