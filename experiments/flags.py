@@ -258,6 +258,8 @@ def make_config(experiment: Experiment) -> Config:
             config = replace(config, seed=FLAGS.seed)
         if FLAGS.sparsities is not None:
             config = replace(config, sparsities=_sparsities(FLAGS.sparsities))
+        elif experiment.pruning is not None and experiment.pruning.sparsities:
+            config = replace(config, sparsities=experiment.pruning.sparsities)
     except ValidationError as error:
         raise UserError(explain(error)) from None
     config = override(config, FLAGS.set)

@@ -63,6 +63,10 @@ DEPTH_OF_OTHERS = {
 }
 """Table 6."""
 
+BEGINS = {"sup_gmp": "1.25", "scl_gmp": "0.51", "scl_delayed_gmp": "10.0"}
+"""Where gradual pruning begins, in % of the steps of its stage: Table 2's 1000 of 205 epochs of 391
+steps, 125 of 500 epochs of 49, and the delayed 2450 of these."""
+
 HYPERPARAMETERS = {
     "Dropout": ("not used", "not used"),
     "Weight decay": ("5e-4", "5e-4"),
@@ -100,6 +104,9 @@ def _published() -> dict[str, dict[str, dict[Any, str]]]:
         for experiment, line in lines.items():
             cells = line.split(", ")
             published[column][experiment] = dict(zip(SPARSITIES, cells, strict=True))
+    published["begin [%]"] = {}
+    for experiment, begin in BEGINS.items():
+        published["begin [%]"][experiment] = dict.fromkeys(SPARSITIES, begin)
     published["hyperparameters"] = {}
     for name, (sup, scl) in HYPERPARAMETERS.items():
         published["hyperparameters"][name] = {"Sup": sup, "SCL": scl}

@@ -9,17 +9,18 @@ from prunejax.config import Experiment, Pruning
 
 BEGINS = tuple(eighth / 8 for eighth in range(8))
 """As fractions of the first stage. Sup's span, a quarter of it, does not fit behind the last."""
+SPARSITIES = (0.9,)
 
 SUP_WHEN = Experiment(
     "sup_when",
-    pruning=Pruning(schedule="sup", begins=BEGINS, shorten=True),
+    pruning=Pruning("sup", begins=BEGINS, sparsities=SPARSITIES, shorten=True),
     dense="sup_dense",
     label="GMP by begin",
 )
 SCL_WHEN = Experiment(
     "scl_when",
     method="supcon",
-    pruning=Pruning(schedule="scl", begins=BEGINS, shorten=True),
+    pruning=Pruning("scl", begins=BEGINS, sparsities=SPARSITIES, shorten=True),
     dense="scl_dense",
     label="GMP by begin",
     against="sup_when",

@@ -48,6 +48,8 @@ class Pruning:
     begins: tuple[Begin, ...] = ()
     """When gradual pruning begins, if that is an axis of the population: each seed is then pruned
     once for each of them. Span and interval stay the schedule's. Empty: as the schedule has it."""
+    sparsities: tuple[Sparsity, ...] = ()
+    """The population's, unless others are asked for. Empty: the preset's."""
     shorten: bool = False
     """Whether a span that would end after its stage is cut to end with it; if not it is refused."""
 

@@ -105,7 +105,7 @@ def _measure_one_by_one(
     # A group's measures are of the same models: what holds for the first holds for all.
     kind = measures[0].models
     settings = job.context.settings
-    rows = _chosen_rows(kind, subject, settings)
+    rows = _chosen_rows(kind, subject, job.trained.begins, settings)
     _, level_of = np.unique(subject.sparsities, return_inverse=True)
     places = level_of[rows] if kind == "first" else rows  # in the arrays
     owner_of_rows = hosts.owners(len(rows))
@@ -123,14 +123,20 @@ def _measure_one_by_one(
 
 
 def _chosen_rows(
-    kind: str, subject: Subject, settings: MeasureSettings
+    kind: str, subject: Subject, begins: np.ndarray, settings: MeasureSettings
 ) -> Int[np.ndarray, " rows"]:
-    """The models that a measure is of, level by level; none that is excluded."""
+    """The models that a measure is of, level by level; none that is excluded.
+
+    `first` is the first model of each sparsity, whenever its pruning began; of `probed` there are
+    as many for each begin.
+    """
     rows = [np.zeros(0, np.int64)]
     most = {"all": None, "probed": settings.probe_models, "first": 1}[kind]
+    cells = np.zeros_like(begins) if kind == "first" else begins
     for level in np.unique(subject.sparsities):
-        of_level = np.flatnonzero((subject.sparsities == level) & ~subject.excluded)
-        rows.append(of_level[:most])
+        for cell in np.unique(cells):
+            alike = (subject.sparsities == level) & (cells == cell)
+            rows.append(np.flatnonzero(alike & ~subject.excluded)[:most])
     return np.concatenate(rows)
 
 

@@ -39,6 +39,9 @@ class RunMeasures:
     """What the measures that are there want shown in a table of all cells."""
     failures: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """By the name of a measure that is not there, why."""
+    begins: np.ndarray | None = None
+    """int32 `[models]`: the place of each model's begin among the experiment's `pruning.begins`;
+    None: it has none."""
     level: float | None = None
     """The sparsity of these models, where `at` has chosen them."""
 
@@ -93,6 +96,16 @@ class RunMeasures:
         kept_levels = np.arange(len(levels)) == place
         return self._only(kept, kept_levels, level=level)
 
+    def begun(self, place: int) -> "RunMeasures":
+        """The measures of the models of one begin, the place of which is given.
+
+        Raises:
+            ValueError: if the begin is no axis of this population.
+        """
+        if self.begins is None:
+            raise ValueError(f"{self.name} has no begins")
+        return self._only(self.begins == place, np.ones(len(self.levels), bool))
+
     def trained(self, level: float) -> int:
         """How many models of one sparsity were trained, those that are excluded included."""
         return int(np.sum(self.sparsities == np.float32(level)))
@@ -133,6 +146,7 @@ class RunMeasures:
             seeds=self.seeds[models],
             sparsities=self.sparsities[models],
             excluded=self.excluded[models],
+            begins=None if self.begins is None else self.begins[models],
             arrays=arrays,
             measured=measured,
             **others,

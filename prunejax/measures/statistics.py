@@ -143,3 +143,19 @@ def compare_means(
     corrected = p.copy()
     corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * times))
     return corrected
+
+
+def trend(values: Float[np.ndarray, "blocks treatments"]) -> tuple[float, float]:
+    """Page's test of ordered treatments, within blocks that each have all of them.
+
+    Returns:
+        the p-value that values rise from the first treatment to the last, and that they fall; both
+        NaN for fewer than 2 blocks or 3 treatments. Source: Page 1963; exact where scipy is.
+    """
+    from scipy.stats import page_trend_test
+
+    if values.shape[0] < 2 or values.shape[1] < 3:
+        return np.nan, np.nan
+    rises = page_trend_test(values).pvalue
+    falls = page_trend_test(values[:, ::-1]).pvalue
+    return float(rises), float(falls)

@@ -22,6 +22,7 @@ from prunejax.measures.record import (
     settings_from_json,
 )
 from prunejax.measures.results import RunMeasures
+from prunejax.training.members import members_of
 from prunejax.types import Path
 
 FAILED = "failed.json"
@@ -238,6 +239,7 @@ def assemble(config: Config, records: dict[str, Record], failures: dict[str, str
             dims[array] = tuple(spec.dims)
             measured[array] = record.measured
     measure = MeasureSettings(**(settings | decided))
+    pruning = config.experiment.pruning
     return RunMeasures(
         config=dataclasses.replace(config, measure=measure),
         seeds=subject.seeds,
@@ -251,6 +253,7 @@ def assemble(config: Config, records: dict[str, Record], failures: dict[str, str
         measured=measured,
         columns=tuple(columns),
         failures=failures,
+        begins=members_of(config).begins if pruning and pruning.begins else None,
     )
 
 

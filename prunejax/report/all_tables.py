@@ -5,12 +5,13 @@ from collections.abc import Callable
 from prunejax.report.cells import intervals
 from prunejax.report.comparison import comparison, overlap
 from prunejax.report.hyperparameters import table_2
-from prunejax.report.paper_tables import can_ask_findings, findings, table_3
-from prunejax.report.published import Published, is_papers
+from prunejax.report.paper_tables import TABLE_3, can_ask_findings, findings, table_3
+from prunejax.report.published import Published, find_papers
 from prunejax.report.recall import recall_change
-from prunejax.report.study import Study, pairs, prunes
+from prunejax.report.study import Study, pairs, prunes, sweeps, without_sweeps
 from prunejax.report.table import Table
 from prunejax.report.tables import experiments_table, quality_tables, table_1, table_6
+from prunejax.report.when import when_table
 
 Makers = dict[str, Callable[[], list[Table]]]
 
@@ -22,15 +23,20 @@ def table_makers(study: Study, published: Published | None = None) -> Makers:
         study: the measures of each experiment, all of the same test images.
         published: the paper's numbers, if they are for this data.
     """
+    # A sweep over begins has a table of its own: the others have a row for each sparsity.
+    everything = study
+    study = without_sweeps(study)
     compares, pruned = bool(pairs(study)), prunes(study)
     makers: Makers = {}
     if compares:
         makers["comparison"] = lambda: [comparison(study)]
     if can_ask_findings(study):
         makers["findings"] = lambda: [findings(study, published)]
+    if sweeps(everything):
+        makers["when"] = lambda: [when_table(everything)]
     makers["table_1"] = lambda: [table_1(study, published)]
     makers["table_2"] = lambda: [table_2(study, published)]
-    if is_papers(study, "sup_gmp"):
+    if find_papers(study, TABLE_3) is not None:
         makers["table_3"] = lambda: [table_3(study, published)]
     makers["quality"] = lambda: quality_tables(study, published)
     if pruned and any(run.has("depth") for run in study.values()):
@@ -40,7 +46,7 @@ def table_makers(study: Study, published: Published | None = None) -> Makers:
         makers["overlap"] = lambda: [overlap(study)]
     if pruned:
         makers["recall"] = lambda: [recall_change(study)]
-    makers["experiments"] = lambda: [experiments_table(study)]
+    makers["experiments"] = lambda: [experiments_table(everything)]
     return makers
 
 

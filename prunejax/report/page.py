@@ -22,8 +22,9 @@ from prunejax.report.figures.style import (
 )
 from prunejax.report.hover import hover_data
 from prunejax.report.published import Published
-from prunejax.report.study import Study, methods, question, scope
+from prunejax.report.study import Study, methods, question, scope, without_sweeps
 from prunejax.report.table import Table
+from prunejax.report.when import when_answer
 from prunejax.runs.directory import write_whole
 from prunejax.types import Path
 
@@ -55,7 +56,7 @@ def write(
         (directory / part).mkdir(parents=True, exist_ok=True)
     # Files first: whatever happens to the page, the tables are there.
     tables, failed_tables = _all_tables(directory / "tables", study, published)
-    makers = picture_makers(study, curves, dataset)
+    makers = picture_makers(study, curves, dataset, published)
     pictures, drawn, failed_pictures = _draw_all(directory / "figures", study, makers)
 
     # The page opens with the answer, of which the comparison holds the numbers.
@@ -69,7 +70,7 @@ def write(
     pointed = [name for name, panels in hover["panels"].items() if panels and name != "figure_6"]
     page = environment.get_template("report.html.j2").render(
         question=question(study),
-        answer=answer(study, compared),
+        answer=[*answer(without_sweeps(study), compared), *when_answer(study)],
         methods=_methods(study),
         about=about(study),
         source=source,

@@ -12,19 +12,22 @@ from prunejax.report.comparison import (
     effect,
     verdict,
 )
-from prunejax.report.published import Published, is_papers, paper_title
+from prunejax.report.published import Published, find_papers, paper_key, paper_title
 from prunejax.report.resamples import INTERVALS, Resamples, with_interval
 from prunejax.report.study import Study, headline, percent, pruned_experiments, scope
 from prunejax.report.table import NOTHING, Cell, Table
 from prunejax.report.tables import FLOOR, grid, noise_floors, pies_and_accuracy
 
+TABLE_3 = "sup_gmp"
+"""The experiment of the paper's Table 3."""
+
 
 def table_3(study: Study, published: Published | None = None) -> Table:
     """PIEs of Sup / GMP beside those of Hooker et al. 2019, as Table 3."""
-    name = "sup_gmp"
-    heading = f"Table 3. {paper_title(study, name)}: PIEs among {scope(study)}, and accuracy"
+    heading = f"Table 3. {paper_title(study, TABLE_3)}: PIEs among {scope(study)}, and accuracy"
     table = Table("table_3", heading, note=FLOOR)
-    table = grid(table, study, [name], pies_and_accuracy(study), published)
+    names = filter(None, [find_papers(study, TABLE_3)])
+    table = grid(table, study, list(names), pies_and_accuracy(study), published)
     if published is None:
         return table
     theirs = published.get("PIE", {}).get("hooker", {})
@@ -42,7 +45,7 @@ class Finding(NamedTuple):
     sign: int
     """Of the effect, if it is as the paper finds."""
     experiments: tuple[str, ...]
-    """The one that has the effect, or has it more than a second one."""
+    """The one that has the effect, or has it more than a second one; see `published.PAPER`."""
 
 
 FINDINGS = (
@@ -75,7 +78,7 @@ def can_ask_findings(study: Study) -> bool:
     """Whether the study has both experiments of any of the paper's comparisons."""
     for finding in FINDINGS:
         # What a single experiment has is no reason for a table of ten rows that lack the rest.
-        present = [name for name in finding.experiments if is_papers(study, name)]
+        present = [key for key in finding.experiments if find_papers(study, key) is not None]
         if len(present) == 2:
             return True
     return False
@@ -87,11 +90,11 @@ def _asked(study: Study) -> list[Finding]:
     A study of the paper's experiments alone says of each finding what is not run yet. One that has
     others too is another study, of which only what it has is told.
     """
-    if all(is_papers(study, name) for name in pruned_experiments(study)):
+    if all(paper_key(study, name) is not None for name in pruned_experiments(study)):
         return list(FINDINGS)
     asked = []
     for finding in FINDINGS:
-        if all(is_papers(study, name) for name in finding.experiments):
+        if all(find_papers(study, key) is not None for key in finding.experiments):
             asked.append(finding)
     return asked
 
@@ -127,7 +130,7 @@ def _ours(
     sparsity: float,
 ) -> list[Cell]:
     """The effect here, whether it has the paper's sign, and the noise floors behind it."""
-    cells = [_cells_of_paper(study, name, sparsity) for name in finding.experiments]
+    cells = [_cells_of_paper(study, key, sparsity) for key in finding.experiments]
     lacking = [cell for cell in cells if isinstance(cell, str)]
     if lacking:
         return [Cell("; ".join(dict.fromkeys(lacking))), NOTHING, NOTHING]
@@ -148,30 +151,31 @@ def _ours(
     # PIEs are to be read beside those that training noise alone makes.
     noise = "-"
     if finding.effect == "pies":
-        noise = "; ".join(floors[name].text for name in finding.experiments)
+        names = [find_papers(study, key) for key in finding.experiments]
+        noise = "; ".join(floors[name].text for name in names if name is not None)
     return [ours, Cell(verdict(ours, finding.sign)), Cell(noise)]
 
 
-def _cells_of_paper(study: Study, name: str, sparsity: float) -> DenseAndPruned | str:
+def _cells_of_paper(study: Study, key: str, sparsity: float) -> DenseAndPruned | str:
     if not sparsity:
         return "nothing is pruned"
-    if not is_papers(study, name):
-        return f"{paper_title(study, name)}, {percent(study, sparsity)}%: not run"
+    name = find_papers(study, key)
+    if name is None:
+        return f"{paper_title(study, key)}, {percent(study, sparsity)}%: not run"
     return dense_and_pruned(study, name, sparsity)
 
 
 def _published_difference(finding: Finding, published: Published, sparsity: float) -> float:
     """The effect by the paper's means, less that of a second experiment; NaN where it has none."""
     effects = []
-    for name in finding.experiments:
-        effects.append(_published_effect(finding.effect, published, name, sparsity))
+    for key in finding.experiments:
+        effects.append(_published_effect(finding.effect, published, key, sparsity))
     return effects[0] - sum(effects[1:])
 
 
-def _published_effect(name: str, published: Published, experiment: str, sparsity: float) -> float:
+def _published_effect(name: str, published: Published, key: str, sparsity: float) -> float:
     def mean(column: str, level: float = sparsity) -> float:
-        text = published.get(column, {}).get(experiment, {}).get(level, "nan")
-        return float(text.split()[0])
+        return _published_mean(published, column, key, level)
 
     if name == "pies":
         return mean("PIE")
@@ -179,3 +183,17 @@ def _published_effect(name: str, published: Published, experiment: str, sparsity
         return mean("depth of PIEs") - mean("of non-PIEs")
     column = {"accuracy": "Acc [%]", "q": "Q"}[name]
     return mean(column, 0.0) - mean(column)
+
+
+def published_level(name: str, published: Published, key: str, sparsity: float) -> float:
+    """What the paper has of one of `when.QUANTITIES`; NaN where it has none."""
+    if name == "q":
+        return _published_mean(published, "Q", key, sparsity)
+    if name == "depth":
+        return _published_mean(published, "depth of PIEs", key, sparsity)
+    return _published_effect(name, published, key, sparsity)
+
+
+def _published_mean(published: Published, column: str, key: str, sparsity: float) -> float:
+    text = published.get(column, {}).get(key, {}).get(sparsity, "nan")
+    return np.nan if text == "-" else float(text.split()[0])

@@ -29,28 +29,35 @@ PAPER = {
     "scl_delayed_gmp": PaperExperiment("supcon", Pruning("scl_delayed"), "SCL / Δ GMP"),
     "scl_one_shot": PaperExperiment("supcon", AT_ONCE, "SCL / One-Shot"),
 }
-"""The paper's pruned experiments (Corti et al.), by name."""
+"""The paper's pruned experiments (Corti et al.), by what its numbers are kept under."""
 
 
-def is_papers(study: Study, name: str) -> bool:
-    """Whether the study has this experiment of the paper; one of the same name is not enough."""
-    if name not in study or name not in PAPER:
-        return False
-    # Someone's own study may call anything `sup_gmp`.
+def paper_key(study: Study, name: str) -> str | None:
+    """Which of the paper's experiments this one of the study is, whatever its name; or None."""
     ours = experiment(study, name)
-    return (ours.method, ours.pruning) == (PAPER[name].method, PAPER[name].pruning)
+    for key, theirs in PAPER.items():
+        if (ours.method, ours.pruning) == (theirs.method, theirs.pruning):
+            return key
+    return None
+
+
+def find_papers(study: Study, key: str) -> str | None:
+    """The name that an experiment of the paper has in the study, or None if that lacks it."""
+    return next((name for name in study if paper_key(study, name) == key), None)
 
 
 def number(
     published: Published | None, study: Study, column: str, name: str, sparsity: float
 ) -> str | None:
     """What the paper has for a cell, or None."""
-    if published is None or not is_papers(study, name):
+    key = paper_key(study, name)
+    if published is None or key is None:
         return None
-    found = published.get(column, {}).get(name, {}).get(sparsity, "-")
+    found = published.get(column, {}).get(key, {}).get(sparsity, "-")
     return None if found == "-" else found
 
 
-def paper_title(study: Study, name: str) -> str:
+def paper_title(study: Study, key: str) -> str:
     """How an experiment of the paper is called, whether the study has it or not."""
-    return title(study, name) if is_papers(study, name) else PAPER[name].title
+    name = find_papers(study, key)
+    return PAPER[key].title if name is None else title(study, name)

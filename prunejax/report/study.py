@@ -46,6 +46,21 @@ def is_dense(study: Study, name: str) -> bool:
     return experiment(study, name).pruning is None
 
 
+def is_sweep(study: Study, name: str) -> bool:
+    """Whether the begin of pruning is an axis of an experiment's population."""
+    return study[name].begins is not None
+
+
+def sweeps(study: Study) -> list[str]:
+    """Those of which the begin of pruning is an axis, in order; see `when`."""
+    return [name for name in study if is_sweep(study, name)]
+
+
+def without_sweeps(study: Study) -> Study:
+    """The study of the others, each of which prunes as one of its schedules says."""
+    return {name: run for name, run in study.items() if not is_sweep(study, name)}
+
+
 def dense_experiments(study: Study) -> list[str]:
     """Those that prune nothing, in order."""
     return [name for name in study if is_dense(study, name)]

@@ -12,6 +12,8 @@ from prunejax.report.figures.curves import Curves, training_curves
 from prunejax.report.figures.embedding import figure_1, figure_5
 from prunejax.report.figures.gallery import figure_6
 from prunejax.report.figures.scatter import figure_2, figure_3
+from prunejax.report.figures.when import when_to_prune
+from prunejax.report.published import Published
 from prunejax.report.study import (
     Study,
     headline,
@@ -19,6 +21,8 @@ from prunejax.report.study import (
     pairs,
     percent,
     prunes,
+    sweeps,
+    without_sweeps,
 )
 
 PANEL = "One panel per experiment"
@@ -34,7 +38,10 @@ class Picture(NamedTuple):
 
 
 def picture_makers(
-    study: Study, curves: Curves, dataset: Dataset | None = None
+    study: Study,
+    curves: Curves,
+    dataset: Dataset | None = None,
+    published: Published | None = None,
 ) -> dict[str, Callable[[], Picture]]:
     """What draws each figure that the study's experiments and measures allow, by its file's name.
 
@@ -42,9 +49,14 @@ def picture_makers(
         study: the measures of each experiment, all of the same test images.
         curves: the training curves.
         dataset: the images; None leaves the gallery out.
+        published: the paper's numbers, if they are for this data.
     """
-    pruned = prunes(study)
     makers: dict[str, Callable[[], Picture]] = {}
+    # A sweep over begins has a figure of its own: the others have a panel for each sparsity.
+    if sweeps(study):
+        makers["when_to_prune"] = partial(_when, study, published)
+        study = without_sweeps(study)
+    pruned = prunes(study)
     if _has(study, "umap"):
         makers["figure_1"] = partial(_overview, study)
     if pruned and _has(study, "q"):
@@ -64,10 +76,13 @@ def picture_makers(
 
 
 def make_figures(
-    study: Study, curves: Curves, dataset: Dataset | None = None
+    study: Study,
+    curves: Curves,
+    dataset: Dataset | None = None,
+    published: Published | None = None,
 ) -> dict[str, Picture]:
     """Every figure of `picture_makers`, drawn."""
-    makers = picture_makers(study, curves, dataset)
+    makers = picture_makers(study, curves, dataset, published)
     return {name: make() for name, make in makers.items()}
 
 
@@ -154,6 +169,17 @@ def _all_bars(study: Study) -> Picture:
         figure_7(study),
         f"Figure 7. PIEs per class at every sparsity{_what_is_strong(study)}",
         "Bar charts of PIEs by true class, rows sparsities, columns experiments.",
+    )
+
+
+def _when(study: Study, published: Published | None) -> Picture:
+    paper = "; stars: the paper's GMP and Δ GMP" if published is not None else ""
+    return Picture(
+        when_to_prune(study, published),
+        "When to prune. What pruning costs by the step at which it begins; bars: 95% bootstrap "
+        f"intervals over seeds{paper}",
+        "Line charts with the begin of pruning on x, a line for each training method: accuracy "
+        "lost, PIEs, Q-Score and prediction depth of PIEs.",
     )
 
 

@@ -1,0 +1,88 @@
+"""What pruning costs by the step at which it begins."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from prunejax.report.figures.style import add_legend, colours, in_style, set_title, subplots
+from prunejax.report.paper_tables import published_level
+from prunejax.report.published import PAPER, Published
+from prunejax.report.resamples import Resamples
+from prunejax.report.study import Study, experiment, method_of, percent, sweeps
+from prunejax.report.tables import noise_floors
+from prunejax.report.when import BESIDE, QUANTITIES, Point, points, quantities
+
+WIDTH = 2.7
+"""Of a panel, in inches."""
+
+
+def when_to_prune(study: Study, published: Published | None = None) -> Figure:
+    """A panel for each quantity, a line for each sweep; a row for each sparsity.
+
+    Bars are 95% bootstrap intervals over seeds. With the paper's numbers its GMP and delayed GMP
+    are marked where they begin.
+    """
+    known = points(study)
+    levels = sorted({point.sparsity for point in known})
+    with in_style(study):
+        figure, axes = subplots(len(levels), len(QUANTITIES), WIDTH, 2.6)
+        for axes_of_row, level in zip(axes, levels, strict=True):
+            lines = [point for point in known if point.sparsity == level]
+            for axis, name in zip(axes_of_row, QUANTITIES, strict=True):
+                _panel(axis, study, name, lines)
+                if published is not None:
+                    _mark_published(axis, study, name, level, published)
+                axis.set_ylabel(QUANTITIES[name])
+                axis.set_xlabel("begin of pruning [% of the stage]")
+                axis.set_xlim(-4, 100)
+                set_title(axis, f"{percent(study, level)}% pruned; dotted: {BESIDE[name]}", WIDTH)
+        handles = []
+        labels = []
+        for name in sweeps(study):
+            method = method_of(study, name)
+            handles.append(Line2D([], [], color=colours(study)[method.name], marker="o", ms=4))
+            labels.append(method.label)
+        if published is not None:
+            handles.append(Line2D([], [], linestyle="", marker="*", color="black", ms=9))
+            labels.append("the paper's GMP and Δ GMP")
+        add_legend(figure, handles, labels)
+        return figure
+
+
+def _panel(axis: Axes, study: Study, name: str, lines: list[Point]) -> None:
+    resamples = Resamples(study)
+    floors = noise_floors(study)
+    for place, sweep in enumerate(sweeps(study)):
+        colour = colours(study)[method_of(study, sweep).name]
+        x, y, low, high, beside = [], [], [], [], []
+        for point in lines:
+            if point.sweep != sweep or isinstance(point.models, str):
+                continue
+            found = quantities(resamples, point.models, floors[sweep].value)[name]
+            value, interval = found.value.value, found.value.interval
+            if np.isnan(value):
+                continue
+            x.append(100 * point.begin + place)  # side by side, so that bars can be told apart
+            y.append(value)
+            low.append(value - interval[0] if interval else 0.0)
+            high.append(interval[1] - value if interval else 0.0)
+            beside.append(found.beside)
+        axis.errorbar(
+            x, y, yerr=[low, high], color=colour, marker="o", ms=4, lw=1.4, elinewidth=0.8
+        )
+        axis.plot(x, beside, color=colour, linestyle=":", linewidth=1)
+
+
+def _mark_published(
+    axis: Axes, study: Study, name: str, level: float, published: Published
+) -> None:
+    """The paper's gradual pruning, at its own begins, in the colours of its methods."""
+    of_method = {experiment(study, sweep).method: sweep for sweep in sweeps(study)}
+    for key, papers in PAPER.items():
+        begin = published.get("begin [%]", {}).get(key, {}).get(level)
+        value = published_level(name, published, key, level)
+        if papers.method not in of_method or begin is None or np.isnan(value):
+            continue
+        colour = colours(study)[papers.method]
+        axis.plot(float(begin), value, marker="*", ms=9, color=colour, mec="black", mew=0.6)
