@@ -182,7 +182,7 @@ def read_all(run_dir: Path) -> tuple[dict[str, Record], dict[str, str]]:
     records = {}
     failures = {}
     directory = run_dir / "measures"
-    paths = [] if not directory.exists() else sorted(filter(_is_measure, directory.iterdir()))
+    paths = sorted(filter(_is_measure, directory.iterdir())) if directory.is_dir() else []
     for path in paths:
         try:
             records[path.stem] = _as_registered(read(path), path)
