@@ -141,8 +141,8 @@ def test_of_a_kind_those_come_first_that_others_are_compared_with(outsiders):
     assert list(in_order(shuffled)) == expected
 
 
-def test_only_the_papers_own_experiments_are_taken_for_them():
-    from prunejax.report.published import is_papers, number
+def test_the_papers_experiments_are_found_by_what_they_are_and_not_by_name():
+    from prunejax.report.published import find_papers, number, paper_key
 
     papers = make_run([[0, 1, 1, 0]], [0.9], "sup_gmp")
     random = dataclasses.replace(
@@ -150,8 +150,11 @@ def test_only_the_papers_own_experiments_are_taken_for_them():
     )
     namesake = make_run([[0, 1, 1, 0]], [0.9], (random, SUP))
     published = {"PIE": {"sup_gmp": {0.9: "7", 0.5: "-"}}}
-    assert is_papers({"sup_gmp": papers}, "sup_gmp")
-    assert number(published, {"sup_gmp": papers}, "PIE", "sup_gmp", 0.9) == "7"
+    for name in ("sup_gmp", "mine"):
+        assert paper_key({name: papers}, name) == "sup_gmp"
+        assert find_papers({name: papers}, "sup_gmp") == name
+        assert number(published, {name: papers}, "PIE", name, 0.9) == "7"
     assert number(published, {"sup_gmp": papers}, "PIE", "sup_gmp", 0.5) is None
-    assert not is_papers({"sup_gmp": namesake}, "sup_gmp")
+    assert paper_key({"sup_gmp": namesake}, "sup_gmp") is None
+    assert find_papers({"sup_gmp": namesake}, "sup_gmp") is None
     assert number(published, {"sup_gmp": namesake}, "PIE", "sup_gmp", 0.9) is None

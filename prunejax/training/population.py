@@ -67,9 +67,11 @@ class Progress:
     @property
     def frozen(self) -> np.ndarray:
         """Which members have diverged or collapsed, bool `[models]`."""
-        waits = self.stands_at > self.step
-        failed_before = np.asarray(self.resting.frozen_at) >= 0
-        return np.where(waits, failed_before, np.isnan(self.metrics["loss"]))
+        frozen = np.asarray(self.resting.frozen_at) >= 0
+        for group in self.groups:
+            rows = group.branch.rows
+            frozen[rows] = np.isnan(self.metrics["loss"][rows])
+        return frozen
 
     @cached_property
     def arrays(self) -> TrainState:
