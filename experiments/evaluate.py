@@ -74,7 +74,12 @@ def evaluate(runs: "list[Path]") -> None:
         raise next(iter(skipped.values()))
     for name, measures in study.items():
         for level in measures.levels:
-            print(_summary(study, name, level))
+            if measures.begins is None:
+                print(_summary(study, name, measures, level))
+                continue
+            for place, begin in enumerate(measures.begin_fractions):
+                begun = f" from {100 * begin:.3g}%"
+                print(_summary(study, name, measures.begun(place), level, begun))
     for name, error in skipped.items():
         print(f"skipped {name}: {error}", file=sys.stderr)
     for name, measures in study.items():
@@ -82,13 +87,14 @@ def evaluate(runs: "list[Path]") -> None:
             print(f"{name} has no {measure}: {why}", file=sys.stderr)
 
 
-def _summary(study: "dict[str, RunMeasures]", name: str, level: float) -> str:
-    """Models, accuracy and PIEs of one cell."""
-    run = study[name]
+def _summary(
+    study: "dict[str, RunMeasures]", name: str, run: "RunMeasures", level: float, begun: str = ""
+) -> str:
+    """Models, accuracy and PIEs of one cell of a run, or of its models of one begin."""
     cell, trained = run.at(level), run.trained(level)
     levels = [other for measures in study.values() for other in measures.levels]
     shown = percent(level, levels)
-    line = f"{name:16} {shown:>5}% pruned: {len(cell.seeds)} of {trained} models"
+    line = f"{name:16} {shown:>5}% pruned{begun}: {len(cell.seeds)} of {trained} models"
     if not len(cell.seeds):
         return line
     accuracy = 100 * cell.accuracy

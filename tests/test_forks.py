@@ -1,4 +1,4 @@
-"""Members that leave one dense trunk are, to the byte, those that are trained from the first step."""
+"""Members that leave one dense trunk are to the byte those that are trained from step 0."""
 
 import dataclasses
 import re
@@ -96,7 +96,7 @@ def test_forked_members_are_those_that_are_trained_from_the_first_step(
     assert leaves(workdir / name) == expected
 
 
-@pytest.mark.parametrize("begin", BEGINS)
+@pytest.mark.parametrize("begin", [0, 11])
 def test_a_begin_of_its_own_is_the_same_as_one_of_several(
     make_sweep, dataset, alone, tmp_path, begin
 ):
@@ -106,13 +106,11 @@ def test_a_begin_of_its_own_is_the_same_as_one_of_several(
     chosen = both.begins == BEGINS.index(begin)
     ours = load_population(tmp_path)
     assert ours.sparsities.tolist() == both.sparsities[chosen].tolist()
-    for leaf, other in zip(
-        jax.tree.leaves(ours.state), jax.tree.leaves(both.state), strict=True
-    ):
+    for leaf, other in zip(jax.tree.leaves(ours.state), jax.tree.leaves(both.state), strict=True):
         assert bytes(leaf) == bytes(other[chosen])
 
 
-@pytest.mark.parametrize("name", ["sup_gmp", "scl_gmp", "scl_delayed_gmp"])
+@pytest.mark.parametrize("name", ["sup_gmp", "scl_delayed_gmp"])
 def test_the_papers_runs_are_forked_too(make_sweep, dataset, workdir, tmp_path, name):
     """Two sparsities, which are one model until pruning begins."""
     schedule = Schedule(6, 12, 2)
@@ -269,8 +267,7 @@ def stop_after(config, dataset, run_dir, step):
     assert not outcome.finished
 
 
-@pytest.mark.parametrize("from_dense", [True, False])
-@pytest.mark.parametrize("resumed_with_forks", [True, False])
+@pytest.mark.parametrize(("from_dense", "resumed_with_forks"), [(True, True), (False, False)])
 def test_a_run_that_was_stopped_between_begins_goes_on_to_the_same_bytes(
     make_sweep, dataset, alone, workdir, from_dense, resumed_with_forks
 ):
@@ -336,9 +333,7 @@ def refusal(call, *arguments):
     return str(refused.value)
 
 
-def test_a_dense_run_of_other_settings_or_data_is_refused_by_name(
-    make_sweep, dataset, workdir
-):
+def test_a_dense_run_of_other_settings_or_data_is_refused_by_name(make_sweep, dataset, workdir):
     other = override(make_sweep("sup_when"), ["optim.momentum=0.5"])
     before = sorted(workdir.rglob("*"))
     message = refusal(runs.begin, other, dataset, workdir / "sup_when")

@@ -58,6 +58,21 @@ class RunMeasures:
         return [float(str(level)) for level in np.unique(self.sparsities)]
 
     @property
+    def begin_fractions(self) -> list[float]:
+        """The begins of pruning, where they are an axis: fractions of the first stage.
+
+        NaN where the number of its steps is not known; empty where they are none.
+        """
+        pruning = self.config.experiment.pruning
+        fractions = []
+        for begin in pruning.begins if pruning else ():
+            if isinstance(begin, int):
+                steps = self.config.appearance.first_stage_steps
+                begin = (begin - self.config.prune.count_from) / steps if steps else np.nan
+            fractions.append(begin)
+        return fractions
+
+    @property
     def predictions(self) -> np.ndarray:
         """int32 `[models, examples]`."""
         return self.values("predictions")

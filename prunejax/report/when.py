@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prunejax.measures import RunMeasures
 from prunejax.measures.statistics import trend
 from prunejax.report.comparison import DIGITS, DenseAndPruned, dense_and_pruned, effect, p_value
 from prunejax.report.resamples import INTERVALS, Resamples, with_interval
@@ -42,25 +41,13 @@ def points(study: Study) -> list[Point]:
     found = []
     for name in sweeps(study):
         run = study[name]
-        begins = begin_fractions(run)
+        begins = run.begin_fractions
         for sparsity in run.levels:
             for place in np.argsort(begins, kind="stable").tolist():
                 one_begin = {**study, name: run.begun(place)}
                 models = dense_and_pruned(one_begin, name, sparsity)
                 found.append(Point(name, sparsity, begins[place], models))
     return found
-
-
-def begin_fractions(run: RunMeasures) -> list[float]:
-    """The begins of a sweep as fractions of the first stage."""
-    pruning = run.config.experiment.pruning
-    fractions = []
-    for begin in pruning.begins if pruning else ():
-        if isinstance(begin, int):
-            steps = run.config.appearance.first_stage_steps
-            begin = (begin - run.config.prune.count_from) / steps if steps else np.nan
-        fractions.append(begin)
-    return fractions
 
 
 class Quantity(NamedTuple):
@@ -204,9 +191,8 @@ class Trend(NamedTuple):
     seeds: int
     """With a model at every begin."""
     begins: int
-    first_lost: float
-    """Accuracy points lost at the first begin, over these seeds, and at the last."""
-    last_lost: float
+    lost: dict[float, float]
+    """Accuracy points lost by the begin, over these seeds."""
 
 
 def trends(study: Study) -> list[Trend]:
@@ -220,7 +206,7 @@ def trends(study: Study) -> list[Trend]:
         verdict = "undecided"
         if min(falls, rises) < SIGNIFICANT:
             verdict = "yes" if falls < rises else "no"
-        first, last = (lost[:, 0].mean(), lost[:, -1].mean()) if len(seeds) else (np.nan, np.nan)
+        means = lost.mean(0).tolist() if len(seeds) else [np.nan] * len(by_begin)
         found.append(
             Trend(
                 sweep=name,
@@ -229,8 +215,7 @@ def trends(study: Study) -> list[Trend]:
                 p=float(min(falls, rises)),
                 seeds=len(seeds),
                 begins=len(by_begin),
-                first_lost=float(first),
-                last_lost=float(last),
+                lost=dict(zip([point.begin for point in by_begin], means, strict=True)),
             )
         )
     return found
@@ -283,10 +268,11 @@ def _sentence(study: Study, found: Trend) -> str:
     text = f"Earlier pruning costs {label} more {level}: {words}. "
     if not found.seeds:
         return f"{text}No seed has a model at every begin."
-    text += (
-        f"Accuracy lost: {found.first_lost:.2f} points from the first begin, "
-        f"{found.last_lost:.2f} from the last; "
-    )
+    cheapest = min(found.lost, key=found.lost.__getitem__)
+    told = []
+    for begin in sorted({min(found.lost), cheapest, max(found.lost)}):
+        told.append(f"{found.lost[begin]:.2f} points if it begins at {100 * begin:.3g}%")
+    text += f"Accuracy lost: {', '.join(told)}; "
     if np.isnan(found.p):
         return f"{text}a test of the trend needs 2 seeds and 3 begins."
     p = p_value(found.p).text

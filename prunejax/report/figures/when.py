@@ -13,7 +13,7 @@ from prunejax.report.study import Study, experiment, method_of, percent, sweeps
 from prunejax.report.tables import noise_floors
 from prunejax.report.when import BESIDE, QUANTITIES, Point, points, quantities
 
-WIDTH = 2.7
+WIDTH = 3.0
 """Of a panel, in inches."""
 
 
@@ -36,7 +36,8 @@ def when_to_prune(study: Study, published: Published | None = None) -> Figure:
                 axis.set_ylabel(QUANTITIES[name])
                 axis.set_xlabel("begin of pruning [% of the stage]")
                 axis.set_xlim(-4, 100)
-                set_title(axis, f"{percent(study, level)}% pruned; dotted: {BESIDE[name]}", WIDTH)
+                heading = f"{percent(study, level)}% pruned\ndotted: {BESIDE[name]}"
+                set_title(axis, heading, WIDTH)
         handles = []
         labels = []
         for name in sweeps(study):
