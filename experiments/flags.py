@@ -275,19 +275,36 @@ def make_config(experiment: Experiment) -> Config:
 
 def _with_begins(experiment: Experiment) -> Experiment:
     """The experiment, with the begins of --begins if it has some of its own."""
-    pruning = experiment.pruning
-    if FLAGS.begins is None or pruning is None or not pruning.begins:
+    if FLAGS.begins is None:
         return experiment
+    begins = _begins(FLAGS.begins)
+    pruning = experiment.pruning
+    if pruning is None or not pruning.begins:
+        return experiment
+    return replace(experiment, pruning=replace(pruning, begins=begins))
+
+
+def _begins(texts: list[str]) -> tuple[int | float, ...]:
     begins = []
-    for text in FLAGS.begins:
-        try:
-            begins.append(float(text) if "." in text or "e" in text else int(text))
-        except ValueError:
+    if not texts:
+        raise UserError("--begins=: give at least one begin of pruning")
+    for text in texts:
+        # What is written as a whole number is a step, and anything else a fraction.
+        begin = int(text) if text.strip().isdecimal() else _number(text)
+        if begin is None or not (isinstance(begin, int) or 0 <= begin < 1):
             raise UserError(
-                f"--begins={','.join(FLAGS.begins)}: fractions of the first stage as 0.25, or its "
-                "steps as whole numbers, separated by commas"
-            ) from None
-    return replace(experiment, pruning=replace(pruning, begins=tuple(begins)))
+                f"--begins={','.join(texts)}: {text!r} is no begin of pruning; give fractions of "
+                "the first stage from 0 to below 1, as 0.25, or its steps as whole numbers"
+            )
+        begins.append(begin)
+    return tuple(begins)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _sparsities(texts: list[str]) -> tuple[float, ...]:

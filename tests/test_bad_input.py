@@ -187,6 +187,8 @@ FLAGS = st.one_of(
     WORD.map(lambda word: f"--un{word.replace('=', '')}known=1"),
     st.one_of(option("models", NO_COUNT), option("seed", NO_COUNT), option("devices", NO_COUNT)),
     option("sparsities", NO_NUMBER),
+    option("begins", NO_NUMBER),
+    option("begins", st.floats().filter(lambda number: not 0 <= number < 1)),
     option("sparsities", NO_SPARSITY.map(lambda number: f"0.5,{number}")),
     st.one_of(option("preset", NO_CHOICE), option("experiment", NO_CHOICE)),
     st.one_of(option("dry_run", NO_CHOICE), option("tensorboard", NO_CHOICE)),

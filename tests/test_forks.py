@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import EXPERIMENTS
 from naive_pruning import equations, equations_in_branches
+from test_commands import TINY, call
 from test_pruner import ranks_weights
 
 from experiments.studies.when import SCL_WHEN, SUP_WHEN, when
@@ -321,6 +322,30 @@ def test_a_dense_run_that_is_still_training_is_forked_as_far_as_it_is(
     assert start.stands_at.tolist() == [0, 0, 4, 4, 6, 6, 6, 6]
     runs.train(start)
     assert leaves(tmp_path / "sup_when") == leaves(alone / "sup_when")
+
+
+def test_a_sweep_alone_trains_its_trunk_first_and_keeps_it(tmp_path):
+    """The dense run can then be trained on to its end, as any other."""
+    sweep = ["--study=when", "--experiment=sup_when", "--begins=0.0,0.25,2", *TINY]
+    workdir = f"--workdir={tmp_path}"
+    done = call("train", workdir, *sweep, "--dry_run")
+    assert "6 models = 2 seeds x sparsities 0.5 x begins 0.0, 0.25, 2" in done.stdout
+    assert "forks: 22 of 24 model steps of stage sup are trained, 8% saved" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+    done = call("train", workdir, *sweep)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "sup_when: first its dense models, sup_dense, to step 2"
+    assert "sup_dense: trained 2 models for 2 steps" in done.stdout
+    assert "sup_when: trained 6 models for 4 steps" in done.stdout
+    kept = {path.name for path in (tmp_path / "sup_dense" / "checkpoints").iterdir()}
+    assert kept == {"1", "2"}
+
+    dense = ["--study=when", "--experiment=sup_dense", *TINY]
+    done = call("train", workdir, *dense)
+    assert "sup_dense: resuming at step 2 of 4" in done.stdout
+    assert "sup_dense: trained 2 models for 4 steps" in done.stdout
+    assert load_population(tmp_path / "sup_when").begins.tolist() == [0, 0, 1, 1, 2, 2]
 
 
 # -------------------------------------------------------------------------------- bad input

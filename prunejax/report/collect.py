@@ -11,6 +11,7 @@ from prunejax.config.files import MAY_DIFFER
 from prunejax.data import Dataset
 from prunejax.measures import RunMeasures, load_measures
 from prunejax.report.figures import Curves
+from prunejax.report.study import sweeps
 from prunejax.runs.directory import differing_data, load_provenance
 from prunejax.runs.log import load_curves
 from prunejax.types import Path
@@ -73,6 +74,17 @@ def collect(workdir: Path, load_data: Callable[[Data], Dataset]) -> Collected:
             curves[name] = load_curves(workdir / name, len(run.seeds))
         except UserError as error:
             notes.append(str(error))
+
+    for name in sweeps(shown):
+        dense = shown[name].config.experiment.dense
+        if dense not in shown:
+            del shown[name]
+            curves.pop(name, None)
+            notes.append(f"Not shown: {name}. Its dense run {dense} is not there, or not measured")
+    if not shown:
+        raise UserError(
+            f"{workdir} has nothing that can be shown; measure the dense run too ({notes[-1]})"
+        )
 
     # The images are for the gallery and the tooltips only, and may lie on another machine.
     dataset = None

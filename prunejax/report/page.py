@@ -22,7 +22,7 @@ from prunejax.report.figures.style import (
 )
 from prunejax.report.hover import hover_data
 from prunejax.report.published import Published
-from prunejax.report.study import Study, methods, question, scope, without_sweeps
+from prunejax.report.study import Study, methods, prunes, question, scope, without_sweeps
 from prunejax.report.table import Table
 from prunejax.report.when import when_answer
 from prunejax.runs.directory import write_whole
@@ -70,7 +70,7 @@ def write(
     pointed = [name for name, panels in hover["panels"].items() if panels and name != "figure_6"]
     page = environment.get_template("report.html.j2").render(
         question=question(study),
-        answer=[*answer(without_sweeps(study), compared), *when_answer(study)],
+        answer=_answer(study, compared),
         methods=_methods(study),
         about=about(study),
         source=source,
@@ -89,6 +89,15 @@ def write(
     path = directory / "report.html"
     write_whole(path, page)
     return path
+
+
+def _answer(study: Study, compared: Table) -> list[str]:
+    """What the comparison says, and what the sweeps over begins do."""
+    single = without_sweeps(study)
+    sentences = when_answer(study)
+    if prunes(single) or not sentences:
+        sentences = [*answer(single, compared), *sentences]
+    return sentences
 
 
 def _all_tables(

@@ -1,0 +1,210 @@
+"""When to prune: the table, the figure, the trend and the sentence, of studies made by hand."""
+
+import dataclasses
+import itertools
+import re
+
+import numpy as np
+import pytest
+from report_studies import SCL, SUP, make_study
+
+from prunejax.config import Experiment, Pruning
+from prunejax.measures.statistics import trend
+from prunejax.report import page
+from prunejax.report.all_tables import make_tables
+from prunejax.report.figures.when import when_to_prune
+from prunejax.report.study import sweeps, without_sweeps
+from prunejax.report.when import points, trends, when_answer, when_table
+
+BEGINS = (0.5, 0.0, 10)
+"""Not in order, and the last in steps, of 40."""
+SEEDS = 4
+CLASSES = 3
+IMAGES = 30
+LABELS = np.arange(IMAGES) % CLASSES
+
+
+def sweep(name, method, dense, against=None):
+    pruning = Pruning("sup" if method == "cross_entropy" else "scl", begins=BEGINS)
+    return Experiment(name, method, pruning, dense, "GMP by begin", against)
+
+
+ENTRIES = (
+    (Experiment("sup_dense"), SUP),
+    (sweep("late", "cross_entropy", "sup_dense"), SUP),
+    (Experiment("scl_dense", "supcon"), SCL),
+    (sweep("early", "supcon", "scl_dense", "late"), SCL),
+)
+
+
+def wrong(count):
+    """Predictions of which so many are wrong."""
+    predictions = LABELS.copy()
+    predictions[:count] = (predictions[:count] + 1) % CLASSES
+    return predictions
+
+
+LOST = {"late": {0.5: 12, 0.0: 3, 10: 6}, "early": {0.5: 3, 0.0: 12, 10: 6}}
+"""Images that pruning loses, by begin; the models of seed s lose s more."""
+
+
+@pytest.fixture
+def study():
+    """Sup loses more the later it is pruned, and SCL the earlier."""
+    found = dict(make_study(LABELS, CLASSES, seeds=SEEDS, levels=(0.9,), entries=ENTRIES))
+    for name, lost in LOST.items():
+        run = found[name]
+        config = dataclasses.replace(
+            run.config,
+            appearance=dataclasses.replace(run.config.appearance, first_stage_steps=40),
+        )
+        found[name] = of_begins(dataclasses.replace(run, config=config), lost)
+    for name in ("sup_dense", "scl_dense"):
+        run = found[name]
+        arrays = dict(run.arrays) | {"predictions": np.stack([wrong(0)] * SEEDS)}
+        found[name] = dataclasses.replace(run, arrays=arrays)
+    return found
+
+
+def of_begins(run, lost):
+    """A run of one begin, repeated for each of several, with other predictions."""
+    rows = np.tile(np.arange(SEEDS), len(BEGINS))
+    arrays = dict(run.arrays)
+    measured = dict(run.measured)
+    for name, dims in run.dims.items():
+        if dims[0] == "models":
+            arrays[name] = run.arrays[name][rows]
+            measured[name] = run.measured[name][rows]
+    predictions = [wrong(lost[begin] + seed) for begin in BEGINS for seed in range(SEEDS)]
+    arrays["predictions"] = np.stack(predictions)
+    return dataclasses.replace(
+        run,
+        seeds=run.seeds[rows],
+        sparsities=run.sparsities[rows],
+        excluded=run.excluded[rows],
+        begins=np.repeat(np.arange(len(BEGINS), dtype=np.int32), SEEDS),
+        arrays=arrays,
+        measured=measured,
+    )
+
+
+def test_begins_are_told_as_fractions_in_ascending_order(study):
+    assert sweeps(study) == ["late", "early"]
+    assert list(without_sweeps(study)) == ["sup_dense", "scl_dense"]
+    for name in LOST:
+        assert study[name].begin_fractions == [0.5, 0.0, 0.25]
+    told = [(point.sweep, point.begin) for point in points(study)]
+    assert told == [(name, begin) for name in ("late", "early") for begin in (0.0, 0.25, 0.5)]
+
+
+def test_each_row_is_of_the_models_of_its_begin(study):
+    table = when_table(study)
+    rows = {(row[0].text, row[2].value): row for row in table.rows}
+    assert len(rows) == 6
+    places = {column: place for place, column in enumerate(table.header)}
+    lost = places["Accuracy lost [points]"]
+    more = places["More than compared [points]"]
+    mean_seed = (SEEDS - 1) / 2
+    for (title, begin), row in rows.items():
+        name = "late" if title.startswith("Sup") else "early"
+        key = {0.0: 0.0, 0.25: 10, 0.5: 0.5}[begin]
+        expected = 100 * (LOST[name][key] + mean_seed) / IMAGES
+        assert row[lost].value == pytest.approx(expected)
+        low, high = row[lost].interval
+        assert low <= expected <= high
+        assert row[places["n"]].value == SEEDS
+        models = study[name].begun(BEGINS.index(key))
+        dense = study[study[name].config.experiment.dense]
+        assert row[places["PIEs"]].value == models.pies(dense).sum()
+        if name == "early":
+            difference = LOST["early"][key] - LOST["late"][key]
+            assert row[more].value == pytest.approx(100 * difference / IMAGES)
+        else:
+            assert row[more].text == "-"
+
+
+def test_the_sentence_says_which_way_the_trend_goes(study):
+    late, early = trends(study)
+    assert (late.found, early.found) == ("no", "yes")
+    assert (late.seeds, late.begins) == (SEEDS, 3)
+    sentences = when_answer(study)
+    assert sentences[0].startswith("Earlier pruning costs Sup more at 90%: no, later pruning does.")
+    assert sentences[1].startswith("Earlier pruning costs SCL more at 90%: yes.")
+    assert re.search(
+        r"45.00 points if it begins at 0%, 15.00 points if it begins at 50%; Page's test over "
+        r"3 begins by 4 seeds: p < 0.001\.$",
+        sentences[1],
+    )
+
+
+def test_a_seed_that_lacks_a_begin_is_no_block_of_the_test(study):
+    excluded = study["early"].excluded.copy()
+    excluded[0] = True
+    study["early"] = dataclasses.replace(study["early"], excluded=excluded)
+    assert [one.seeds for one in trends(study)] == [SEEDS, SEEDS - 1]
+
+
+def test_without_two_seeds_nothing_is_decided(study):
+    excluded = np.tile(np.arange(SEEDS) > 0, len(BEGINS))
+    study["early"] = dataclasses.replace(study["early"], excluded=excluded)
+    assert trends(study)[1].found == "undecided"
+    assert when_answer(study)[1].endswith("a test of the trend needs 2 seeds and 3 begins.")
+    study["early"] = dataclasses.replace(study["early"], excluded=excluded | True)
+    assert when_answer(study)[1].endswith("No seed has a model at every begin.")
+    assert "0 of 4 models" in when_table(study).rows[3][3].text
+
+
+def test_the_trend_is_that_of_all_permutations():
+    """Page's L of every way to order each block, against scipy."""
+    rng = np.random.default_rng(0)
+    for blocks, treatments in ((2, 3), (3, 3), (2, 4)):
+        values = rng.random((blocks, treatments))
+        weights = np.arange(1, treatments + 1)
+
+        def statistic(ranks, weights=weights):
+            return sum(np.dot(weights, row) for row in ranks)
+
+        found = statistic(values.argsort(1).argsort(1) + 1)
+        orders = list(itertools.permutations(weights))
+        known = [statistic(ranks) for ranks in itertools.product(orders, repeat=blocks)]
+        rises = np.mean(np.array(known) >= found)
+        falls = np.mean(np.array(known) <= found)
+        assert trend(values) == pytest.approx((rises, falls))
+
+
+def test_a_trend_needs_two_blocks_and_three_treatments():
+    for shape in ((1, 5), (5, 2), (0, 4)):
+        assert np.isnan(trend(np.zeros(shape))).all()
+
+
+def test_the_figure_has_a_panel_for_each_quantity_and_marks_the_paper(study):
+    from experiments.paper import PUBLISHED
+
+    plain = when_to_prune(study)
+    marked = when_to_prune(study, PUBLISHED)
+    for figure, stars in ((plain, 0), (marked, 3)):
+        labels = [axis.get_ylabel() for axis in figure.axes]
+        assert labels == [
+            "accuracy lost [points]",
+            "PIEs",
+            "Q-Score",
+            "prediction depth of PIEs [layers]",
+        ]
+        found = [line for line in figure.axes[0].lines if line.get_marker() == "*"]
+        assert len(found) == stars
+    # Table 1 at 90%: what GMP of Sup and SCL, and delayed GMP, lose.
+    heights = sorted(float(line.get_ydata()[0]) for line in found)
+    assert heights == pytest.approx([90.58 - 89.47, 92.06 - 87.76, 92.06 - 85.56])
+
+
+def test_other_tables_and_figures_leave_sweeps_out(study, tmp_path):
+    tables = {table.name: table for table in make_tables(study)}
+    assert "when" in tables
+    assert "comparison" not in tables
+    titles = [row[0].text for row in tables["intervals"].rows]
+    assert titles == ["Sup, dense", "SCL, dense"]
+    path = page.write(tmp_path, study, "source", {})
+    text = path.read_text()
+    assert "Earlier pruning costs SCL more at 90%: yes." in text
+    assert "Nothing is pruned here" not in text
+    assert (tmp_path / "figures" / "when_to_prune.png").exists()
