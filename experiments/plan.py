@@ -21,8 +21,13 @@ if TYPE_CHECKING:
 FLAGS = flags.FLAGS
 
 
-def print_plan(config: Config, dataset: "Dataset") -> float:
+def print_plan(config: Config, dataset: "Dataset", dense_first: bool = False) -> float:
     """Prints what training would cost, from the compiled programs and a few real steps.
+
+    Args:
+        config: of the run.
+        dataset: on which to train.
+        dense_first: whether the dense run, if it is not there yet, will be before this is trained.
 
     Returns:
         Its seconds.
@@ -44,7 +49,7 @@ def print_plan(config: Config, dataset: "Dataset") -> float:
     print(f"{config.experiment.name}: {len(members)} models = {axes}")
     tasks = make_tasks(config, dataset)
     first = next(iter(tasks.values()))
-    stands_at = _stands_at(config, first, members, dataset)
+    stands_at = _stands_at(config, first, members, dataset, dense_first)
     total = 0.0
     for task in tasks.values():
         counts = models_trained(task, members, stands_at if task is first else 0 * stands_at)
@@ -55,12 +60,19 @@ def print_plan(config: Config, dataset: "Dataset") -> float:
     return total
 
 
-def _stands_at(config: Config, task: "Task", members: "Members", dataset: "Dataset") -> np.ndarray:
-    """The step that each member starts at: 0, or where the dense run lies that of its fork."""
+def _stands_at(
+    config: Config, task: "Task", members: "Members", dataset: "Dataset", dense_first: bool
+) -> np.ndarray:
+    """The step that each member starts at: 0, or that of its fork from the dense run."""
     from prunejax.runs.forked import find_fork
+    from prunejax.training.forks import first_updates
 
     fork = find_fork(config, task, members, cli.workdir(), dataset.checksum)
-    return np.zeros(len(members), int) if fork is None else fork.stands_at
+    if fork is not None:
+        return fork.stands_at
+    if dense_first and config.execution.fork:
+        return np.maximum(np.array(first_updates(task))[members.begins], 0)
+    return np.zeros(len(members), int)
 
 
 def _print_saving(task: "Task", members: "Members", stands_at: np.ndarray) -> None:

@@ -10,6 +10,7 @@ from absl import flags
 from experiments import flags as cli
 from experiments.evaluate import evaluate
 from experiments.places import require_writable
+from experiments.plan import print_plan
 from experiments.report import directories, report
 from experiments.train import train
 from prunejax.config import Config, UserError
@@ -31,13 +32,14 @@ def main() -> None:
         require_traceable(config, dataset)
         run_dir = cli.workdir() / config.experiment.name
         hosts.on_all_processes(partial(check_run, run_dir, config, dataset))
-    if not FLAGS.dry_run:
-        hosts.on_all_processes(partial(_require_writable, resolved))
-    seconds = [train(config, dataset) for config in configs]
     if FLAGS.dry_run:
-        hours = sum(filter(None, seconds)) / 3600
+        seconds = [print_plan(config, dataset, dense_first=True) for config in configs]
+        hours = sum(seconds) / 3600
         print(f"the whole study: about {hours:.3g} hours, measures not included")
         return
+    hosts.on_all_processes(partial(_require_writable, resolved))
+    for config in configs:
+        train(config, dataset)
     evaluate([cli.workdir() / config.experiment.name for config in configs])
 
     def write_report() -> str:

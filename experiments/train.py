@@ -24,21 +24,20 @@ def main() -> None:
     experiment = cli.chosen_experiment()
     config = cli.make_config(experiment)
     dataset = cli.load_data(config.data)
-    if not FLAGS.dry_run:
-        _train_trunk(config, dataset)
+    if FLAGS.dry_run:
+        print_plan(config, dataset)
+        return
+    _train_trunk(config, dataset)
     train(config, dataset)
 
 
-def train(config: Config, dataset: "Dataset", until: int | None = None) -> float | None:
+def train(config: Config, dataset: "Dataset", until: int | None = None) -> None:
     """Trains one experiment to its end, under the work directory.
 
     Args:
         config: of the run.
         dataset: on which to train.
         until: the step to stop after, if it is not to be trained to its end.
-
-    Returns:
-        with --dry_run, which only prints what it would cost, the seconds.
 
     Raises:
         Stopped: if a signal asked to stop; all is saved.
@@ -49,8 +48,6 @@ def train(config: Config, dataset: "Dataset", until: int | None = None) -> float
     name, run_dir = config.experiment.name, cli.workdir() / config.experiment.name
     if FLAGS.tensorboard:
         display.require_tensorboard()
-    if FLAGS.dry_run:
-        return print_plan(config, dataset)
     if FLAGS.devices:
         raise UserError(
             "--devices only extrapolates with --dry_run; training uses every device it finds"
@@ -61,7 +58,7 @@ def train(config: Config, dataset: "Dataset", until: int | None = None) -> float
     total = start.total_steps
     if start.done == total:
         print(f"{name}: finished before, all {total} steps; nothing to do")
-        return None
+        return
     print_frozen = display.make_frozen_notice(start)
     reached = False
     with (
@@ -91,7 +88,6 @@ def train(config: Config, dataset: "Dataset", until: int | None = None) -> float
     print(f"{name}: trained {count} models for {outcome.step} steps{note}; checkpoint in {run_dir}")
     if stopped:
         raise cli.Stopped(f"{name}: finished; stopped after it")
-    return None
 
 
 def _with_forks(config: Config, dataset: "Dataset") -> Config:

@@ -104,6 +104,16 @@ def test_two_processes_train_and_measure_as_one(tmp_path, alone):
             np.testing.assert_array_equal(ours, theirs)
 
 
+def test_two_processes_train_a_sweep_over_begins_as_one(tmp_path):
+    """Its trunk first, then members that are forked from it and wait for each other."""
+    sweep = ["--study=when", "--experiment=sup_when", "--begins=0.0,0.25,2", *TINY]
+    assert call("train", f"--workdir={tmp_path / 'one'}", *sweep).returncode == 0
+    codes, said = Job("train", 2, tmp_path / "two", sweep).wait()
+    assert codes == [0, 0], said
+    assert "first its dense models, sup_dense, to step 2" in said[0]
+    assert_close(tmp_path / "two" / "sup_when", tmp_path / "one" / "sup_when")
+
+
 def test_four_processes_share_one_models_batch(tmp_path):
     arguments = [*DENSE, "--models=1"]
     codes, said = Job("train", 4, tmp_path / "four", arguments).wait()
