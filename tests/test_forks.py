@@ -276,13 +276,13 @@ def test_a_run_that_was_stopped_between_begins_goes_on_to_the_same_bytes(
     run_dir = workdir / "sup_when"
     if not from_dense:
         shutil.rmtree(workdir / "sup_dense")
-    stop_after(make_sweep("sup_when"), dataset, run_dir, 5)
+    stop_after(make_sweep("sup_when"), dataset, run_dir, 5)  # at the first report from there on
     shutil.rmtree(workdir / "sup_dense", ignore_errors=True)
     between = newest(run_dir)
-    assert between.step == 6
+    assert between.step == 7
     waits = np.array(BEGINS)[between.begins]
     if from_dense:
-        assert between.stands_at.tolist() == np.maximum(waits, 6).tolist()
+        assert between.stands_at.tolist() == np.maximum(waits, 7).tolist()
     else:
         assert between.stands_at is None
     config = make_sweep("sup_when", execution=Execution(fork=resumed_with_forks))

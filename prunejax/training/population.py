@@ -211,6 +211,29 @@ def fit(
         stands_at = None
 
 
+class _Sums:
+    """The metrics of each member since the last report."""
+
+    def __init__(self, models: int) -> None:
+        self.totals: dict[str, np.ndarray] = {}
+        self.steps = np.zeros(models, np.float32)
+
+    def add(self, groups: list[Group], totals: list[list[dict[str, Any]]], taken: int) -> None:
+        """Adds the sums over `taken` steps, of a member its own or of the one trained for it."""
+        for group, chunks in zip(groups, totals, strict=True):
+            branch = group.branch
+            self.steps[branch.rows] += taken
+            found = _whole(join(chunks, group.plan.mesh), len(branch.trained))
+            for name, values in found.items():
+                total = self.totals.setdefault(name, np.zeros_like(self.steps))
+                total[branch.rows] += values[branch.places]
+
+    def averages(self) -> dict[str, np.ndarray]:
+        """Each metric, `[models]`; NaN of members that took no step."""
+        steps = np.where(self.steps > 0, self.steps, np.nan)
+        return {name: total / steps for name, total in self.totals.items()}
+
+
 class Trainer:
     """The loop over the steps of one stage; members beyond one program's follow chunk by chunk."""
 
@@ -249,6 +272,7 @@ class Trainer:
         task = self.task
         changes = forks.changes(task, self.members, stands_at)
         step, groups = int(stands_at.min()), []
+        sums = _Sums(len(self.members))
         while step < task.steps:
             epoch, within = divmod(step, task.epoch_steps)
             if not groups or step in changes:
@@ -258,17 +282,23 @@ class Trainer:
             elif within == 0:
                 for group in groups:
                     group.fixed = self._place_members(group.branch, group.plan, epoch)
-            after = self._next_report(step, [*changes, *stops])
-            taken, totals = self._take(groups, step, after - step)
+            report = self._next_report(step, stops)
+            end = min([report, *(change for change in changes if change > step)])
+            taken, totals, asked = self._take(groups, step, end - step)
             step += taken
+            sums.add(groups, totals, taken)
+            # Where members fork on the way to a report, nothing is told.
+            if step < report and not asked:
+                continue
             yield Progress(
                 stage=task.stage,
                 step=step,
                 groups=[dataclasses.replace(group, parts=[*group.parts]) for group in groups],
                 resting=state,
                 stands_at=np.maximum(stands_at, step),
-                metrics=self._averages(groups, totals, taken),
+                metrics=sums.averages(),
             )
+            sums = _Sums(len(self.members))
 
     def _next_report(self, step: int, stops: Collection[int]) -> int:
         """The step after which the progress is wanted next."""
@@ -303,12 +333,12 @@ class Trainer:
 
     def _take(
         self, groups: list[Group], step: int, segment: int
-    ) -> tuple[int, list[list[dict[str, Any]]]]:
+    ) -> tuple[int, list[list[dict[str, Any]]], bool]:
         """Takes `segment` steps within an epoch, or fewer if the progress is asked for.
 
         Returns:
-            How many were taken, and of each group and chunk the sums of its metrics; the groups'
-            `parts` are replaced.
+            How many were taken; of each group and chunk the sums of its metrics; and whether the
+            progress was asked for. The groups' `parts` are replaced.
         """
         batch_size = self.task.settings.batch_size
         most = steps_per_call(self.task.config)
@@ -318,8 +348,8 @@ class Trainer:
         calls = []
         for number, group in enumerate(groups):
             calls += [(number, chunk) for chunk in range(len(group.parts))]
-        taken, before = 0, ()
-        while taken < segment:
+        taken, before, asked = 0, (), False
+        while taken < segment and not asked:
             size = batch_size if taken < full else self.num_train % batch_size
             alike = (full if taken < full else segment) - taken
             count = min(most, alike, segment - taken)
@@ -339,22 +369,8 @@ class Trainer:
                 sums[chunk] = self.add(sums[chunk], latest) if taken else latest
                 self.on_step(step + taken + count * (called + 1) / len(calls))
             taken += count
-            if self.report_now():
-                break
-        return taken, totals
-
-    def _averages(
-        self, groups: list[Group], totals: list[list[dict[str, Any]]], taken: int
-    ) -> dict[str, np.ndarray]:
-        """Each metric, `[models]`: of a member its own, or of the one that is trained for it."""
-        averages: dict[str, np.ndarray] = {}
-        for group, sums in zip(groups, totals, strict=True):
-            branch = group.branch
-            found = _whole(join(sums, group.plan.mesh), len(branch.trained))
-            for name, values in found.items():
-                blank = np.full(len(self.members), np.nan, np.float32)
-                averages.setdefault(name, blank)[branch.rows] = (values / taken)[branch.places]
-        return averages
+            asked = self.report_now()
+        return taken, totals, asked
 
 
 def rehearse(
