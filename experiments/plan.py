@@ -99,6 +99,7 @@ def _print_stage(task: "Task", members: "Members", dataset: "Dataset", model_ste
         model_steps: steps of single models that are trained.
     """
     from prunejax.training import population, programs
+    from prunejax.training.devices import target_of
     from prunejax.training.plan import make_plan
 
     program = programs.make_programs(task, dataset)
@@ -107,7 +108,8 @@ def _print_stage(task: "Task", members: "Members", dataset: "Dataset", model_ste
     rehearsal = population.rehearse(task, members, dataset, plan, program, turns)
     times = timeit.repeat(partial(next, rehearsal), number=turns, repeat=6)
     # The first call is slower.
-    seconds = statistics.median(times[1:]) / turns / programs.steps_per_call(task.config)
+    steps = programs.steps_per_call(task.config, target_of(plan.mesh).platform)
+    seconds = statistics.median(times[1:]) / turns / steps
     batch_size = min(task.settings.batch_size, len(dataset.train_labels))
     used, calls = plan.mesh.size, float(len(plan.chunks))
     if FLAGS.devices:

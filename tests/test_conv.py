@@ -25,7 +25,7 @@ def population_gradient(strategy, strides):
 
 @pytest.mark.parametrize("size", [8, 7, 2])
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
-@pytest.mark.parametrize("strategy", ["unrolled", "im2col"])
+@pytest.mark.parametrize("strategy", ["unrolled", "onednn", "im2col"])
 def test_every_strategy_computes_the_same(strategy, strides, size):
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.normal(size=(3, 2, size, size, 4)), jnp.float32)
@@ -36,7 +36,7 @@ def test_every_strategy_computes_the_same(strategy, strides, size):
         np.testing.assert_allclose(mine, theirs, rtol=2e-4, atol=2e-4)
 
 
-@pytest.mark.parametrize("strategy", ["unrolled", "im2col", "grouped"])
+@pytest.mark.parametrize("strategy", ["unrolled", "onednn", "im2col", "grouped"])
 def test_a_convolution_is_the_sum_over_its_window(strategy):
     """At stride 2 and padded by one, the window of output (i, j) starts at (2i-1, 2j-1)."""
     rng = np.random.default_rng(1)

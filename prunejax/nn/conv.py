@@ -7,13 +7,17 @@ population.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_batching import custom_vmap
 from jaxtyping import Float
+
+from prunejax.nn import onednn
+from prunejax.nn.onednn import NUMBERS
+from prunejax.nn.target import target
 
 Images = Float[Array, "batch height width channels"]
 Kernel = Float[Array, "rows columns channels features"]
@@ -22,19 +26,19 @@ Strides = tuple[int, ...]
 Padding = Sequence[tuple[int, int]]
 """Zeros above and below, then left and right."""
 Convolution = Callable[..., Array]
-NUMBERS = ("NHWC", "HWIO", "NHWC")
-"""The order of the dimensions of images, kernel and output, as `lax` writes it."""
 
 
 def convolution(strategy: str) -> Convolution:
     """Returns a stand-in for `lax.conv_general_dilated` in `nn.Conv` (NHWC, no dilation or groups).
 
     Args:
-        strategy: `unrolled` is one convolution per model, `grouped` what `vmap` makes of `lax`,
-            `im2col` patches and a matrix product.
+        strategy: `unrolled` is one convolution per model, `onednn` the same by oneDNN's calls on
+            a CPU that has them, `grouped` what `vmap` makes of `lax`, `im2col` patches and a matrix
+            product.
     """
     strategies = {
-        "unrolled": _unrolled,
+        "unrolled": partial(_unrolled, by_onednn=False),
+        "onednn": partial(_unrolled, by_onednn=True),
         "grouped": lax.conv_general_dilated,
         "im2col": _im2col,
     }
@@ -49,9 +53,14 @@ def _unrolled(
     kernel: Kernel,
     strides: Strides,
     padding: Padding,
+    by_onednn: bool,
     **unused: object,
 ) -> Output:
-    convolve = _make_unrolled(tuple(strides), tuple(padding), images.shape, kernel.shape)
+    # A call is not divided among devices.
+    by_onednn = by_onednn and target().platform == "cpu" and not target().shares_batch
+    convolve = _make_unrolled(
+        tuple(strides), tuple(padding), images.shape, kernel.shape, target().platform, by_onednn
+    )
     return convolve(images, kernel)
 
 
@@ -61,14 +70,26 @@ def _make_unrolled(
     padding: tuple[tuple[int, int], ...],
     image_shape: tuple[int, ...],
     kernel_shape: tuple[int, ...],
+    platform: str,
+    by_onednn: bool,
 ) -> Convolution:
     """Returns `(images, kernel) -> output`; the shapes are one model's."""
 
     def plain(images: Images, kernel: Kernel) -> Output:
-        return _plain(images, kernel, strides, padding)
+        return _plain(images, kernel, strides, padding, platform)
+
+    def fast(images: Images, kernel: Kernel) -> Output:
+        if by_onednn and _onednn_can(images, kernel, strides, padding):
+            return onednn.convolve(images, kernel, strides, padding)
+        return plain(images, kernel)
 
     @jax.named_scope("input_gradient")
     def image_gradient(gradient: Array, kernel: Kernel) -> Images:
+        # Without strides it is the convolution by the kernel turned round, its channels swapped.
+        turned = kernel[::-1, ::-1].swapaxes(2, 3)
+        around = _turned_padding(kernel_shape, padding)
+        if by_onednn and _onednn_can(gradient, turned, strides, around):
+            return onednn.convolve(gradient, turned, strides, around)
         like = jax.ShapeDtypeStruct(image_shape, kernel.dtype)
         transpose = jax.linear_transpose(lambda images: plain(images, kernel), like)
         return transpose(gradient)[0]
@@ -79,7 +100,7 @@ def _make_unrolled(
         transpose = jax.linear_transpose(lambda kernel: plain(images, kernel), like)
         return transpose(gradient)[0]
 
-    forward = _per_model(plain)
+    forward = _per_model(fast)
     to_images = _per_model(image_gradient)
     to_kernel = _per_model(kernel_gradient)
 
@@ -103,6 +124,22 @@ def _make_unrolled(
     return convolve
 
 
+def _onednn_can(images: Images, kernel: Kernel, strides: Strides, padding: Padding) -> bool:
+    """Whether oneDNN takes this convolution, and does not leave it to what is faster."""
+    if _is_small(images, kernel, strides, padding):
+        return False
+    kind = onednn.Kind(kernel.shape[:2], tuple(strides), tuple(padding), images.dtype.name)
+    return onednn.can_compute(kind)
+
+
+def _turned_padding(kernel_shape: tuple[int, ...], padding: Padding) -> Padding:
+    """Of the input gradient without strides: zeros where the kernel reaches over the edge."""
+    around = []
+    for size, (low, high) in zip(kernel_shape[:2], padding, strict=True):
+        around.append((size - 1 - low, size - 1 - high))
+    return tuple(around)
+
+
 def _per_model(function: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
     """`function` of two arrays, such that vmapping it calls it once per model."""
     mapped = custom_vmap(function)
@@ -123,19 +160,25 @@ def _per_model(function: Callable[[Array, Array], Array]) -> Callable[[Array, Ar
     return mapped
 
 
-def _plain(images: Images, kernel: Kernel, strides: Strides, padding: Padding) -> Output:
+def _plain(
+    images: Images, kernel: Kernel, strides: Strides, padding: Padding, platform: str
+) -> Output:
     """One model's convolution: XLA's, except where that is slow.
 
     On CPU it takes three times as long as matrix products for the gradients of a 1x1 convolution,
     and eight times as long for what leaves fewer rows than the kernel has.
     """
+    if platform == "cpu" and _is_small(images, kernel, strides, padding):
+        return _im2col(images, kernel, strides, padding)
+    return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=NUMBERS)
+
+
+def _is_small(images: Images, kernel: Kernel, strides: Strides, padding: Padding) -> bool:
+    """Whether the kernel has one position, or more rows than it leaves."""
     height, width = kernel.shape[:2]
     padded_height = images.shape[1] + sum(padding[0])
     output_height = (padded_height - height) // strides[0] + 1
-    slow = height == width == 1 or output_height < height
-    if slow and jax.default_backend() == "cpu":
-        return _im2col(images, kernel, strides, padding)
-    return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=NUMBERS)
+    return height == width == 1 or output_height < height
 
 
 # ---------------------------------------------- patches and a matrix product

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from prunejax.config import UserError
+from prunejax.nn import onednn
 from prunejax.types import Path
 
 PACKAGES = ("prunejax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -61,6 +62,7 @@ def this_session() -> dict[str, Any]:
             "count": jax.device_count(),
         },
         "processes": jax.process_count(),
+        "convolutions": onednn.used(),
     }
 
 

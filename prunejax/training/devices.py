@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from prunejax.config import Execution, UserError
+from prunejax.nn.target import Target
 from prunejax.training import hosts
 from prunejax.types import Array, Tree
 
@@ -50,6 +51,11 @@ def make_mesh(execution: Execution, models: int) -> Mesh:
         rows = min(rows, models)
     used = np.array(devices[: rows * sharing])
     return Mesh(used.reshape(rows, sharing), ("models", "batch"))
+
+
+def target_of(mesh: Mesh) -> Target:
+    """What programs for these devices are traced for."""
+    return Target(mesh.devices.flat[0].platform, mesh.shape["batch"] > 1)
 
 
 def chunk_rows(count: int, most: int, rows: int) -> list[np.ndarray]:

@@ -47,7 +47,7 @@ def make_plan(task: Task, count: int, dataset: Dataset, program: Programs) -> Pl
     execution = task.config.execution
     batch_size = min(task.settings.batch_size, len(dataset.train_labels))
     wanted = execution.models_per_program
-    per_device = 1 if jax.default_backend() == "cpu" else 8
+    per_device = 1 if jax.devices()[0].platform == "cpu" else 8
     most = wanted or per_device * len(jax.devices())
     while True:
         mesh = make_mesh(execution, min(most, count))

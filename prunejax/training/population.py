@@ -15,7 +15,7 @@ from prunejax.data import Dataset
 from prunejax.methods import is_one_shot
 from prunejax.training import forks, hosts
 from prunejax.training import step as single
-from prunejax.training.devices import PER_MODEL, SHARED, join, place
+from prunejax.training.devices import PER_MODEL, SHARED, join, place, target_of
 from prunejax.training.forks import Branch
 from prunejax.training.members import Members
 from prunejax.training.plan import Plan, make_plan
@@ -341,7 +341,7 @@ class Trainer:
             progress was asked for. The groups' `parts` are replaced.
         """
         batch_size = self.task.settings.batch_size
-        most = steps_per_call(self.task.config)
+        most = steps_per_call(self.task.config, target_of(groups[0].plan.mesh).platform)
         # Steps that are left before the epoch's last, smaller batch.
         full = max(self.num_train // batch_size - step % self.task.epoch_steps, 0)
         totals = [[{} for _ in group.parts] for group in groups]
@@ -389,7 +389,8 @@ def rehearse(
     num_train = len(dataset.train_labels)
     batch_size = min(task.settings.batch_size, num_train)
     compiled = program(plan.models_per_program, batch_size)
-    steps = Steps(np.int32(0), np.int32(steps_per_call(task.config)))
+    most_steps = steps_per_call(task.config, target_of(plan.mesh).platform)
+    steps = Steps(np.int32(0), np.int32(most_steps))
     steps, shared = place((steps, shared_arguments(task, dataset)), plan.mesh, SHARED)
     parts = [
         _rehearsed(task, members.chosen(rows), num_train, plan.mesh)

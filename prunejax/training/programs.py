@@ -16,10 +16,18 @@ from prunejax.config import Config, UserError
 from prunejax.config.errors import in_one_line
 from prunejax.data import Dataset
 from prunejax.methods import stage_settings, stages_of
+from prunejax.nn.target import Target, target, traced_for
 from prunejax.pruning import ScheduleSteps
 from prunejax.pruning.masks import name_of
 from prunejax.training import step as single
-from prunejax.training.devices import PER_MODEL, SHARED, make_mesh, over_models, split_batch
+from prunejax.training.devices import (
+    PER_MODEL,
+    SHARED,
+    make_mesh,
+    over_models,
+    split_batch,
+    target_of,
+)
 from prunejax.training.state import TrainState
 from prunejax.training.step import PerModel, Shared
 from prunejax.training.task import Metrics, Task, make_task, make_tasks
@@ -44,16 +52,22 @@ class Steps(NamedTuple):
     """1 where there is no loop."""
 
 
-def make_step(task: Task, mesh: Mesh | None = None) -> Any:  # noqa: ANN401
+def make_step(task: Task, mesh: Mesh | None = None, devices: Target | None = None) -> Any:  # noqa: ANN401
     """The jitted `step.make_step` over the models axis; the state it is given is donated.
 
     Its arguments are (state, PerModel, Steps, Shared) and the static `batch_size`; the metrics are
     sums over the steps. With a mesh, whose axis `models` must divide the models, each row of
     devices steps its own: nothing passes between rows.
+
+    Args:
+        task: the stage.
+        mesh: the devices; None: one.
+        devices: what it is traced for. None: the mesh's devices, or JAX's own platform.
     """
     split = split_batch(mesh) if mesh else lambda rows: rows
     step = single.make_step(task, split)
-    loops = steps_per_call(task.config) > 1
+    devices = devices or (target_of(mesh) if mesh else target())
+    loops = steps_per_call(task.config, devices.platform) > 1
 
     def take_steps(
         state: TrainState, members: PerModel, steps: Steps, shared: Shared, *, batch_size: int
@@ -79,7 +93,8 @@ def make_step(task: Task, mesh: Mesh | None = None) -> Any:  # noqa: ANN401
         function = partial(take_steps, batch_size=batch_size)
         if mesh is not None:
             function = over_models(function, mesh, (PER_MODEL, PER_MODEL, SHARED, SHARED))
-        return function(state, members, steps, shared)
+        with traced_for(devices):
+            return function(state, members, steps, shared)
 
     placed = NamedSharding(mesh, PER_MODEL) if mesh else None
     return jax.jit(
@@ -87,11 +102,11 @@ def make_step(task: Task, mesh: Mesh | None = None) -> Any:  # noqa: ANN401
     )
 
 
-def steps_per_call(config: Config) -> int:
+def steps_per_call(config: Config, platform: str) -> int:
     """The most steps that one call of a program takes; see `config.Execution`."""
     if config.execution.steps_per_call is not None:
         return config.execution.steps_per_call
-    return 1 if jax.default_backend() == "cpu" else 8
+    return 1 if platform == "cpu" else 8
 
 
 def state_shapes(task: Task, models: int) -> TrainState:
@@ -163,7 +178,7 @@ def make_programs(task: Task, dataset: Dataset) -> Programs:
             placed(shared, SHARED),
             batch_size=batch_size,
         )
-        on_cpu = mesh.devices.flat[0].platform == "cpu"
+        on_cpu = target_of(mesh).platform == "cpu"
         return lowered.compile(CPU_OPTIONS if on_cpu else None)
 
     return program

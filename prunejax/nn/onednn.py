@@ -1,0 +1,134 @@
+"""oneDNN's convolutions, which are inside jaxlib's wheel for Linux on x86-64.
+
+XLA has a call for them and no longer a pass that makes it, so it is made here. That is XLA's
+inside, which may change without notice: before a kind of convolution is computed by it in a
+process, a small one is compiled and compared with XLA's own.
+"""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax import Array, lax
+
+from prunejax.config.errors import in_one_line
+
+CALL = "__onednn$convolution"
+NUMBERS = ("NHWC", "HWIO", "NHWC")
+"""The order of the dimensions of images, kernel and output, as `lax` writes it."""
+TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
+"""Of the largest output, by the dtype: what two orders of summation may differ by."""
+Pairs = tuple[tuple[int, int], ...]
+
+
+class Kind(NamedTuple):
+    """What convolutions have in common that are computed by the same code."""
+
+    size: tuple[int, ...]
+    """Rows and columns of the kernel."""
+    strides: tuple[int, ...]
+    padding: Pairs
+    dtype: str
+
+    def __str__(self) -> str:
+        rows, columns = self.size
+        return f"{rows}x{columns} stride {self.strides[0]} {self.dtype}"
+
+
+def convolve(
+    images: Array, kernel: Array, strides: Sequence[int], padding: Sequence[tuple[int, int]]
+) -> Array:
+    """The convolution by oneDNN, `[batch, rows, columns, features]`; images NHWC, kernel HWIO."""
+
+    def by_xla(images: Array, kernel: Array) -> Array:
+        return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=NUMBERS)
+
+    like = jax.eval_shape(by_xla, images, kernel)
+    call = jax.ffi.ffi_call(
+        CALL,
+        jax.ShapeDtypeStruct(like.shape, like.dtype),
+        custom_call_api_version=2,
+        legacy_backend_config=_call_config(strides, padding),
+    )
+    return call(images, kernel)
+
+
+def _call_config(strides: Sequence[int], padding: Sequence[tuple[int, int]]) -> str:
+    """The call's parameters as XLA reads them: a protocol buffer in JSON, its numbers as text."""
+    layout = {
+        "dims": "4",
+        "data": {"batch_dim": "0", "feature_dim": "3", "spatial_dims": ["1", "2"]},
+    }
+    filter_layout = {
+        "input_feature_dim": "2",
+        "output_feature_dim": "3",
+        "spatial_dims": ["0", "1"],
+    }
+    window = {
+        "pad_left": [str(low) for low, _ in padding],
+        "pad_right": [str(high) for _, high in padding],
+        "strides": [str(stride) for stride in strides],
+        "window_dilations": ["1", "1"],
+    }
+    convolution = {
+        "dims": "4",
+        "input": layout,
+        "output": layout,
+        "kernel": {"dims": "4", "filter": filter_layout},
+        "window": window,
+        "feature_groups": "1",
+    }
+    return json.dumps({"onednn_conv_config": convolution})
+
+
+@cache
+def trouble(kind: Kind) -> str | None:
+    """Why oneDNN's call cannot stand in for XLA's convolution of a kind here; None if it can.
+
+    Also while something else is traced: what it compiles is small, and runs at once.
+    """
+    if kind.dtype not in TOLERANCE:
+        return f"it has no {kind.dtype}"
+    random = np.random.default_rng(0)
+    side = 2 * max(kind.size)
+    images = random.normal(size=(2, side, side, 16)).astype(kind.dtype)
+    kernel = random.normal(size=(*kind.size, 16, 32)).astype(kind.dtype)
+
+    def by_xla(images: Array, kernel: Array) -> Array:
+        return lax.conv_general_dilated(
+            images, kernel, kind.strides, kind.padding, dimension_numbers=NUMBERS
+        )
+
+    def by_onednn(images: Array, kernel: Array) -> Array:
+        return convolve(images, kernel, kind.strides, kind.padding)
+
+    outputs = []
+    for function in (by_onednn, by_xla):
+        try:
+            compiled = jax.jit(function).lower(images, kernel).compile()
+            outputs.append(np.asarray(compiled(images, kernel), np.float32))
+        except Exception as error:  # of JAX or XLA, where the call is missing or has changed
+            return in_one_line(error)
+    ours, theirs = outputs
+    apart = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+    if not apart <= TOLERANCE[kind.dtype]:
+        return f"it differs from XLA's by {apart:.2g} of the largest"
+    return None
+
+
+def can_compute(kind: Kind) -> bool:
+    """Whether oneDNN's call can be used for a kind; noted for `used`."""
+    why_not = trouble(kind)
+    _USED[str(kind)] = "oneDNN" if why_not is None else f"XLA: {why_not}"
+    return why_not is None
+
+
+_USED: dict[str, str] = {}
+
+
+def used() -> dict[str, str]:
+    """What computes each kind of convolution for which this process has asked for oneDNN."""
+    return dict(_USED)
