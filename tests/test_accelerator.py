@@ -10,12 +10,12 @@ from conftest import EXPERIMENTS
 from lowered import convolutions, group_counts
 
 from experiments.presets import PRESETS
-from prunejax.config import Execution, override
+from prunejax.config import Execution, UserError, override
 from prunejax.measures import neighbors
 from prunejax.nn.target import Target, target, traced_for
-from prunejax.training import population, programs
+from prunejax.training import plan, population, programs
 from prunejax.training.members import members_of
-from prunejax.training.task import make_task
+from prunejax.training.task import make_task, make_tasks
 
 MODELS = 8
 STEPS = 8
@@ -162,6 +162,21 @@ def traced_as(devices):
     return Patched()
 
 
+def test_neighbours_are_compiled_once():
+    """In a grid of models, layers and sparsities they are looked for thousands of times."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 200).astype(np.int32)
+    neighbors._nearest_by_products.clear_cache()
+    found = []
+    with traced_for(Target("cuda")):
+        for _ in range(3):
+            train, test = rng.normal(size=(200, 16)), rng.normal(size=(50, 16))
+            found.append(neighbors.knn_predict(train, labels, test, k=5))
+            neighbors.knn_purity(train, labels, k=5)
+    assert len(found) == 3
+    assert neighbors._nearest_by_products._cache_size() == 2  # of one shape each
+
+
 def test_neighbours_by_matrix_products_are_those_of_scikit_learn():
     """Under `jit` they are found as on an accelerator."""
     rng = np.random.default_rng(0)
@@ -171,3 +186,55 @@ def test_neighbours_by_matrix_products_are_those_of_scikit_learn():
     on_cpu = neighbors.knn_predict(train, labels, test, k=5)
     traced = jax.jit(neighbors.knn_predict, static_argnames="k")(train, labels, test, k=5)
     np.testing.assert_array_equal(on_cpu, traced)
+
+
+# ------------------------------------------------------------------------- its memory
+
+
+@pytest.mark.parametrize(("platform", "copies"), [("cpu", 2), ("cuda", 1)])
+def test_the_memory_that_is_planned_holds_all_models_and_a_copy_that_is_saved(
+    make_config, dataset, monkeypatch, platform, copies
+):
+    """Of 12 models, 2 of which are in a program; an accelerator's copy is in NumPy."""
+    config = make_config("sup_dense", execution=Execution(models_per_program=2))
+    task = make_tasks(config, dataset)["sup"]
+    program = programs.make_programs(task, dataset)
+    monkeypatch.setattr(plan, "target_of", lambda mesh: Target(platform))
+    alone = plan.make_plan(task, 2, dataset, program).bytes
+    many = plan.make_plan(task, 12, dataset, program).bytes
+    shapes = jax.tree.leaves(programs.state_shapes(task, 1))
+    each = sum(leaf.size * leaf.dtype.itemsize for leaf in shapes)
+    assert many - alone == copies * 10 * each
+    assert plan.make_plan(task, 2, dataset, program, together=12).bytes == many
+
+
+def test_a_population_that_fits_in_no_memory_says_how_many_models_it_is(
+    make_config, dataset, monkeypatch
+):
+    config = make_config("sup_dense")
+    task = make_tasks(config, dataset)["sup"]
+    program = programs.make_programs(task, dataset)
+    needed = plan.make_plan(task, 2, dataset, program).bytes
+    monkeypatch.setattr(plan, "available_memory", lambda local: 2.0 * needed)
+    assert plan.make_plan(task, 2, dataset, program).models_per_program == 2
+    with pytest.raises(UserError, match=r"among 1000 in all, needs .* GiB .*lower models"):
+        plan.make_plan(task, 1000, dataset, program)
+
+
+def test_a_state_is_taken_chunk_by_chunk(make_config, dataset, monkeypatch):
+    """Joined on the devices it would be there twice."""
+    monkeypatch.setattr(population, "join", refuse_states(population.join))
+    config = make_config("sup_gmp", models=3)
+    for progress in population.fit(config, members_of(config), dataset):
+        leaves = jax.tree.leaves(progress.arrays)
+        assert all(isinstance(leaf, np.ndarray) and len(leaf) == 6 for leaf in leaves)
+
+
+def refuse_states(join):
+    """`join`, which may only be asked for metrics."""
+
+    def checked(parts, mesh):
+        assert set(parts[0]) >= {"loss"}
+        return join(parts, mesh)
+
+    return checked

@@ -1,11 +1,14 @@
 """Nearest-neighbour probes of a layer's features, and the prediction depth they lead to."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Float, Int
 
+from prunejax.nn.target import target
 from prunejax.types import Array
 
 
@@ -89,8 +92,22 @@ def _nearest(
 
         search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(np.asarray(train))
         return search.kneighbors(return_distance=False)
+    if test is None:
+        return _nearest_by_products(train, train, jnp.arange(len(train)), k)
+    # Itself is out of range, and so dropped.
+    return _nearest_by_products(train, test, jnp.full(len(test), len(train)), k)
+
+
+@partial(jax.jit, static_argnames="k")
+def _nearest_by_products(
+    train: Float[Array, "train dim"],
+    queries: Float[Array, "queries dim"],
+    itself: Int[Array, " queries"],
+    k: int,
+) -> Int[Array, "queries k"]:
+    """The nearest training rows to each query, but for the row that `itself` names."""
     centre = jnp.mean(train, axis=0, keepdims=True)
-    train = jnp.asarray(train) - centre  # far from the origin squares would lose the differences
+    train = train - centre  # far from the origin squares would lose the differences
     squared = jnp.sum(train**2, axis=1)
 
     def search_one(query: tuple[Array, Array]) -> Array:
@@ -100,19 +117,13 @@ def _nearest(
         others = nearness.at[itself].set(-jnp.inf, mode="drop")
         return jax.lax.top_k(others, k)[1]
 
-    if test is None:
-        queries = train
-        itself = jnp.arange(len(train))
-    else:
-        queries = jnp.asarray(test) - centre
-        itself = jnp.full(len(queries), len(train))  # out of range: dropped
-    # In blocks, so that the distances to all test examples are never held at once.
-    return jax.lax.map(search_one, (queries, itself), batch_size=256)
+    # In blocks, so that the distances to all queries are never held at once.
+    return jax.lax.map(search_one, (queries - centre, itself), batch_size=256)
 
 
 def _concrete_on_cpu(*arrays: Array) -> bool:
     traced = any(isinstance(array, Tracer) for array in arrays)
-    return jax.default_backend() == "cpu" and not traced
+    return target().platform == "cpu" and not traced
 
 
 def _vote(labels: Int[Array, "*test k"]) -> Int[Array, "*test"]:

@@ -10,8 +10,8 @@ from jax.sharding import Mesh
 from prunejax.config import UserError
 from prunejax.data import Dataset
 from prunejax.training import hosts, machine
-from prunejax.training.devices import chunk_rows, make_mesh
-from prunejax.training.programs import Programs
+from prunejax.training.devices import chunk_rows, make_mesh, target_of
+from prunejax.training.programs import Programs, state_shapes
 from prunejax.training.task import Task
 
 
@@ -25,7 +25,8 @@ class Plan:
     flops: float
     """Floating-point operations, as XLA counts them, on all devices."""
     bytes: int
-    """Peak memory of one process: arguments, results and temporaries."""
+    """Peak memory of one process: arguments, results and temporaries of a program, and the states
+    of the models that are not in it."""
 
     @property
     def models_per_program(self) -> int:
@@ -33,12 +34,21 @@ class Plan:
         return len(self.chunks[0])
 
 
-def make_plan(task: Task, count: int, dataset: Dataset, program: Programs) -> Plan:
+def make_plan(
+    task: Task, count: int, dataset: Dataset, program: Programs, together: int | None = None
+) -> Plan:
     """As many of `count` models per program as the memory holds, at most 8 a device.
 
-    The memory is by the program's own count. `execution.models_per_program` sets another number.
-    On CPU it is one a device: the features of more do not stay in its cache, and longer programs
-    compile longer.
+    The memory is by the program's own count, and that of the states of all other models, which
+    stay on the devices. `execution.models_per_program` sets another number. On CPU it is one a
+    device: the features of more do not stay in its cache, and longer programs compile longer.
+
+    Args:
+        task: the stage.
+        count: of the models that are to be divided.
+        dataset: on which they train.
+        program: the stage's programs.
+        together: of all models that train at the same time; None: no others do.
 
     Raises:
         UserError: if not even one model fits, or not as many as `execution.models_per_program`
@@ -49,6 +59,7 @@ def make_plan(task: Task, count: int, dataset: Dataset, program: Programs) -> Pl
     wanted = execution.models_per_program
     per_device = 1 if jax.devices()[0].platform == "cpu" else 8
     most = wanted or per_device * len(jax.devices())
+    each = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state_shapes(task, 1)))
     while True:
         mesh = make_mesh(execution, min(most, count))
         chunks = chunk_rows(count, most, mesh.shape["models"])
@@ -56,15 +67,25 @@ def make_plan(task: Task, count: int, dataset: Dataset, program: Programs) -> Pl
         compiled = program(size, batch_size)
         usage = compiled.memory_analysis()
         needed = local * (usage.argument_size_in_bytes + usage.temp_size_in_bytes)
+        # The states of the models in other programs; on CPU also those of a copy that is saved,
+        # and so where several processes join theirs.
+        trained = max(together or count, size)
+        copies = trained - size
+        if target_of(mesh).platform == "cpu" or not hosts.alone():
+            copies += trained
+        needed += copies * each * local // mesh.size
         memory = hosts.min_over_processes(available_memory(local))
         if needed <= memory:
             flops = mesh.size * float(compiled.cost_analysis()["flops"])
             return Plan(chunks, mesh, flops, needed)
         if wanted or most == 1:
             smaller = "execution.models_per_program" if size > 1 else f"{task.stage}.batch_size"
+            if copies * each > memory / 2:
+                smaller = "models"
             raise UserError(
-                f"stage {task.stage!r}: a program of {size} models needs {needed / 2**30:.1f} GiB, "
-                f"and {memory / 2**30:.1f} GiB may be used; lower {smaller}"
+                f"stage {task.stage!r}: a program of {size} models, among {trained} in all, needs "
+                f"{needed / 2**30:.1f} GiB, and {memory / 2**30:.1f} GiB may be used; "
+                f"lower {smaller}"
             )
         most = (min(most, size) + 1) // 2
 

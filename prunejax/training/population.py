@@ -75,10 +75,12 @@ class Progress:
 
     @cached_property
     def arrays(self) -> TrainState:
-        """A copy of every member's state, in order; the padding, if there is any, comes last.
+        """A copy of every member's state, in order.
 
-        It is spread over the devices; where members are forked it is NumPy, whole in every process.
-        To be taken before training goes on, as `state`.
+        One process has it in NumPy, taken chunk by chunk, so that no device ever holds two of the
+        population. Of several each has what its devices have, and the padding comes last; but where
+        members are forked it is NumPy too, whole in every process. To be taken before training goes
+        on, as `state`.
 
         Raises:
             RuntimeError: if it has gone on.
@@ -90,7 +92,7 @@ class Progress:
                 f"training has gone on from step {self.step}: "
                 "take its state before the next is asked for"
             )
-        if _is_whole(self.groups, len(self.stands_at)):
+        if not hosts.alone() and _is_whole(self.groups, len(self.stands_at)):
             return join(self.groups[0].parts, self.groups[0].plan.mesh)
         return _together(self.groups, self.resting)
 
@@ -110,12 +112,23 @@ def _together(groups: list[Group], resting: TrainState) -> TrainState:
     state = jax.tree.map(np.copy, resting)
     for group in groups:
         branch = group.branch
-        found = _whole(join(group.parts, group.plan.mesh), len(branch.trained))
+        for part, chunk in zip(group.parts, group.plan.chunks, strict=True):
+            found = jax.tree.map(hosts.gather, part)
+            # Where each of the rows that are trained in this chunk stands in it; padding repeats
+            # the last, and is the same.
+            rows = np.flatnonzero(np.isin(branch.places, chunk))
+            order = np.argsort(chunk, kind="stable")
+            places = order[np.searchsorted(chunk, branch.places[rows], sorter=order)]
 
-        def put(leaf: np.ndarray, new: np.ndarray, branch: Branch = branch) -> None:
-            leaf[branch.rows] = new[branch.places]
+            def put(
+                leaf: np.ndarray,
+                new: np.ndarray,
+                rows: np.ndarray = branch.rows[rows],
+                places: np.ndarray = places,
+            ) -> None:
+                leaf[rows] = new[places]
 
-        jax.tree.map(put, state, found)
+            jax.tree.map(put, state, found)
     return state
 
 
@@ -252,7 +265,9 @@ class Trainer:
         self.on_step = on_step
         self.report_now = report_now
         self.program = make_programs(task, dataset)
-        self.plan_of = cache(lambda count: make_plan(task, count, dataset, self.program))
+        self.plan_of = cache(
+            lambda count, together: make_plan(task, count, dataset, self.program, together)
+        )
         self.shared_on = cache(lambda mesh: place(shared_arguments(task, dataset), mesh, SHARED))
         self.order = jax.jit(
             lambda seed, epoch: single.epoch_order(seed, task.stage, epoch, self.num_train)
@@ -278,7 +293,8 @@ class Trainer:
             if not groups or step in changes:
                 state = _together(groups, state)
                 branches = forks.branches_at(task, self.members, stands_at, step)
-                groups = [self._start(branch, state, epoch) for branch in branches]
+                together = sum(len(branch.trained) for branch in branches)
+                groups = [self._start(branch, state, epoch, together) for branch in branches]
             elif within == 0:
                 for group in groups:
                     group.fixed = self._place_members(group.branch, group.plan, epoch)
@@ -307,9 +323,9 @@ class Trainer:
         segment = min(log_every - within % log_every, epoch_steps - within)
         return min([step + segment, *(stop for stop in stops if stop > step)])
 
-    def _start(self, branch: Branch, state: TrainState, epoch: int) -> Group:
-        """Puts a branch on the devices."""
-        plan = self.plan_of(len(branch.trained))
+    def _start(self, branch: Branch, state: TrainState, epoch: int, together: int) -> Group:
+        """Puts a branch on the devices, one of those that train so many models `together`."""
+        plan = self.plan_of(len(branch.trained), together)
         parts = []
         for rows in plan.chunks:
             # Indexing copies, so that programs may write over what they get.
