@@ -25,7 +25,6 @@ def untrained(dataset, make_config):
         config=config,
         seeds=members.seeds,
         sparsities=members.sparsities,
-        begins=members.begins,
         state=population.init(make_tasks(config, dataset)["sup"], members),
         step=8,
         total_steps=8,

@@ -19,7 +19,7 @@ from prunejax.measures.neighbors import knn_predict, prediction_depth
 from prunejax.measures.outputs import streamed
 from prunejax.runs.restored import RestoredPopulation
 from prunejax.training import population
-from prunejax.training.inference import make_apply
+from prunejax.training.inference import apply_in_batches, make_apply
 from prunejax.training.members import members_of
 from prunejax.training.task import make_tasks
 
@@ -47,13 +47,30 @@ def trained(dataset, make_config):
         config=config,
         seeds=members.seeds,
         sparsities=members.sparsities,
-        begins=members.begins,
         state=state,
         step=8,
         total_steps=8,
         class_names=dataset.class_names,
         data_checksum=dataset.checksum,
     )
+
+
+def test_models_are_applied_on_all_devices(trained, dataset):
+    """Also where they do not divide the devices; each as if it were alone."""
+    assert jax.local_device_count() == 2
+    images = dataset.test_images
+    for count in (6, 3, 1):
+        state = jax.tree.map(lambda leaf, count=count: leaf[:count], trained.state)
+        (outputs,) = apply_in_batches(trained.config, state, images)
+        assert outputs.logits.shape[:2] == (count, len(images))
+        if count == 6:
+            assert len(outputs.logits.sharding.device_set) == 2
+        for row in range(count):
+            one = jax.tree.map(lambda leaf, row=row: leaf[row : row + 1], trained.state)
+            (alone,) = apply_in_batches(trained.config, one, images)
+            np.testing.assert_allclose(
+                outputs.representations[row], alone.representations[0], rtol=1e-5, atol=1e-6
+            )
 
 
 @pytest.fixture(scope="module")

@@ -105,7 +105,7 @@ def _measure_one_by_one(
     # A group's measures are of the same models: what holds for the first holds for all.
     kind = measures[0].models
     settings = job.context.settings
-    rows = _chosen_rows(kind, subject, job.trained.begins, settings)
+    rows = _chosen_rows(kind, subject, job.trained.members.begins, settings)
     _, level_of = np.unique(subject.sparsities, return_inverse=True)
     places = level_of[rows] if kind == "first" else rows  # in the arrays
     owner_of_rows = hosts.owners(len(rows))

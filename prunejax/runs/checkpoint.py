@@ -204,7 +204,7 @@ def restore(
         UserError: if it is whole, and cannot be this run's.
         Exception: if it cannot be read.
     """
-    members = members_of(config)
+    members, pruning = members_of(config), config.experiment.pruning
     stage_steps, classes = provenance["stage_steps"], provenance["class_names"]
     note = load_note(manager, step)
     _check_note(note, config, stage_steps, step)
@@ -224,7 +224,7 @@ def restore(
         config=config,
         seeds=members.seeds,
         sparsities=members.sparsities,
-        begins=members.begins,
+        begins=members.begins if pruning and pruning.begins else None,
         state=state,
         step=step,
         total_steps=sum(stage_steps.values()),

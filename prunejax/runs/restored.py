@@ -20,14 +20,15 @@ class RestoredPopulation:
     """Of each model, `[models]`."""
     sparsities: np.ndarray
     """Each model's target, `[models]`, 0 for dense ones."""
-    begins: np.ndarray
-    """Of each model the place of its begin among the experiment's `pruning.begins`, `[models]`."""
     state: TrainState
     step: int
     """Steps trained so far, through all stages."""
     total_steps: int
     class_names: tuple[str, ...]
     data_checksum: str
+    begins: np.ndarray | None = None
+    """Of each model the place of its begin among the experiment's `pruning.begins`, `[models]`;
+    None: it has none."""
     stands_at: np.ndarray | None = None
     """The step that each model has come to, `[models]`, where some wait for the others at the begin
     of their pruning; None: all are at `step`."""
@@ -37,7 +38,8 @@ class RestoredPopulation:
     @property
     def members(self) -> Members:
         """Who is in it."""
-        return Members(self.seeds, self.sparsities, self.begins)
+        begins = np.zeros_like(self.seeds) if self.begins is None else self.begins
+        return Members(self.seeds, self.sparsities, begins)
 
     @property
     def frozen(self) -> np.ndarray:

@@ -1,17 +1,21 @@
 """Trained models applied to images, in evaluation mode."""
 
+import math
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import UInt8
 
 from prunejax.config import Config
 from prunejax.methods.augment import normalise
 from prunejax.nn import make_networks
+from prunejax.nn.target import traced_for
+from prunejax.training.devices import PER_MODEL, SHARED, over_models, place, target_of
 from prunejax.training.state import TrainState, under_own_switches
 from prunejax.types import Array
 
@@ -61,19 +65,42 @@ def apply_in_batches(
     """Yields outputs until every model of `state` has seen every image.
 
     Streamed, so that no array over models, examples and features need be held. Several models go
-    together: `execution.models_per_program`, or 8.
+    together, `execution.models_per_program` or 8, divided among all devices of this process.
     """
-    apply = _make_population_apply(config)
     count = len(jax.tree.leaves(state.params)[0])
     most = config.execution.models_per_program or 8
     for first in range(0, count, most):
         models = slice(first, min(first + most, count))
-        part = jax.device_put(jax.tree.map(lambda leaf, chosen=models: leaf[chosen], state))
+        size = models.stop - models.start
+        mesh = _mesh_for(size)
+        apply = _make_population_apply(config, mesh)
+        # Each device has as many; the last model fills the places left over.
+        places = math.ceil(size / mesh.size) * mesh.size
+        rows = np.minimum(np.arange(first, first + places), models.stop - 1)
+        part = place(jax.tree.map(lambda leaf, rows=rows: leaf[rows], state), mesh, PER_MODEL)
         for start in range(0, len(images), batch_size):
             examples = slice(start, min(start + batch_size, len(images)))
-            yield Outputs(models, examples, *apply(part, images[examples]))
+            outputs = apply(part, images[examples])
+            yield Outputs(models, examples, *jax.tree.map(partial(_first, size), outputs))
+
+
+def _first(size: int, leaf: Array) -> Array:
+    return leaf if len(leaf) == size else leaf[:size]
+
+
+def _mesh_for(models: int) -> Mesh:
+    """The devices of this process among which so many models are divided."""
+    devices = jax.local_devices()
+    return Mesh(np.array(devices[: min(len(devices), models)]).reshape(-1, 1), ("models", "batch"))
 
 
 @cache
-def _make_population_apply(config: Config) -> Any:  # noqa: ANN401
-    return jax.jit(jax.vmap(make_apply(config), in_axes=(0, None)))
+def _make_population_apply(config: Config, mesh: Mesh) -> Any:  # noqa: ANN401
+    mapped = jax.vmap(make_apply(config), in_axes=(0, None))
+    by_device = over_models(mapped, mesh, (PER_MODEL, SHARED))
+
+    def apply(state: TrainState, images: Array) -> tuple[Array, Array, list[Array]]:
+        with traced_for(target_of(mesh)):
+            return by_device(state, images)
+
+    return jax.jit(apply)
