@@ -15,13 +15,16 @@ def training(spec: Spec) -> Round:
     """
     torch.set_num_threads(spec.threads)
     views = 2 if spec.stage == "scl" else 1
-    images = torch.rand(views * spec.batch, 3, spec.size, spec.size)
-    labels = torch.randint(10, (spec.batch,))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    images = torch.rand(views * spec.batch, 3, spec.size, spec.size, device=device)
+    labels = torch.randint(10, (spec.batch,), device=device)
     trainers = [make_trainer(spec, seed) for seed in range(spec.models)]
 
     def step() -> None:
         for train_step in trainers:
             train_step(images, labels)
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     return step
 

@@ -74,8 +74,14 @@ def supcon(
 
 
 def make_trainer(spec: Spec, seed: int) -> Callable[[Tensor, Tensor], None]:
-    """Returns one SGD step of a model on `(images [n, 3, h, w], labels [batch])`."""
+    """Returns one SGD step of a model on `(images [n, 3, h, w], labels [batch])`.
+
+    In bfloat16 the encoder and the head compute under `torch.autocast`, as one would write it; the
+    loss, like the weights, is float32.
+    """
     torch.manual_seed(seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    mixed = spec.dtype == "bfloat16"
     encoder = WideResNet(spec.depth, spec.widen)
     dim = 64 * spec.widen
     contrastive = spec.stage == "scl"
@@ -84,12 +90,17 @@ def make_trainer(spec: Spec, seed: int) -> Callable[[Tensor, Tensor], None]:
     else:
         head = nn.Linear(dim, 10)
     model = nn.Sequential(encoder, head)
-    model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    model = model.to(device, memory_format=torch.channels_last)  # pyright: ignore
+    if spec.compiled:
+        model = torch.compile(model)
     optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9, weight_decay=5e-4)
 
     def step(images: Tensor, labels: Tensor) -> None:
         optimizer.zero_grad()
-        outputs = model(images.contiguous(memory_format=torch.channels_last))
+        images = images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=mixed):
+            outputs = model(images)
+        outputs = outputs.float()
         if contrastive:
             loss = supcon(F.normalize(outputs), labels)
         else:

@@ -31,11 +31,13 @@ class Spec:
     """What the networks compute in."""
     models_per_program: int | None = None
     """As `config.Execution` has it, like `convolution`."""
-    convolution: Literal["unrolled", "grouped", "im2col"] = "unrolled"
+    convolution: Literal["unrolled", "onednn", "grouped", "im2col"] = "unrolled"
     devices: int | None = None
     """Into which JAX divides the CPU; None: as JAX comes."""
     threads: int = 1
     """Of PyTorch."""
+    compiled: bool = False
+    """Whether PyTorch's model is compiled by `torch.compile`."""
 
     def to_json(self) -> str:
         """All fields, for the command line of a process."""

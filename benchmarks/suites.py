@@ -127,6 +127,7 @@ def training_in_jax(spec: Spec) -> list[Contestant]:
     one_by_one = replace(spec, models_per_program=1)
     in_one = replace(spec, models_per_program=spec.models)
     im2col = replace(in_one, convolution="im2col")
+    onednn = replace(spec, convolution="onednn")
     naive = replace(spec, contestant="steps.naive")
     lax_map = replace(spec, contestant="steps.lax_map")
     return [
@@ -134,6 +135,7 @@ def training_in_jax(spec: Spec) -> list[Contestant]:
         launched("one after another, launch.sh's memory", serial, devices=1),
         launched("one after another, our program", one_by_one, devices=1),
         launched("ours", spec),
+        launched("ours, oneDNN", onednn),
         launched("in one program, unrolled", in_one),
         launched("in one program, im2col", im2col),
         as_jax_comes("naive vmap", naive),
@@ -145,7 +147,11 @@ def training_in_pytorch(spec: Spec) -> list[Contestant]:
     """All threads in one process and, if there are models for all, one process per core."""
     spec = replace(spec, contestant="pytorch.training")
     together = replace(spec, threads=CORES)
-    contestants = [Contestant("PyTorch, one process", [together], LAUNCHED)]
+    compiled = replace(together, compiled=True)
+    contestants = [
+        Contestant("PyTorch, one process", [together], LAUNCHED),
+        Contestant("PyTorch, one process, compiled", [compiled], LAUNCHED),
+    ]
     if CORES > 1 and spec.models % CORES == 0:
         share = replace(spec, models=spec.models // CORES, threads=1)
         apart = Contestant("PyTorch, a process per core", [share] * CORES, LAUNCHED)
@@ -153,8 +159,6 @@ def training_in_pytorch(spec: Spec) -> list[Contestant]:
     for contestant in contestants:
         if not has_pytorch():
             contestant.trouble = "not installed"
-        elif spec.dtype != "float32":
-            contestant.trouble = "only float32 is written"
     return contestants
 
 

@@ -128,7 +128,12 @@ COMMANDS = {
     "slurm": ["experiments.slurm"],
     "prepare": ["experiments.prepare"],
     "report": ["experiments.report", "--measure"],
-    "demo": ["experiments.study", "--preset=digits", "--workdir=runs/digits"],
+    "demo": [
+        "experiments.study",
+        "--preset=digits",
+        "--study=paper,when",
+        "--workdir=runs/digits",
+    ],
 }
 
 

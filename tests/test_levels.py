@@ -84,7 +84,7 @@ def test_a_studys_levels_are_told_apart_wherever_they_are_printed():
     run = make_run([[0, 1, 1, 0]] * 3, levels, "sup_gmp")
     expected = ["90", "90.000004", "99.95"]
     assert [study.percent({"sup_gmp": run}, level) for level in run.levels] == expected
-    lines = [_summary({"sup_gmp": run}, "sup_gmp", level) for level in run.levels]
+    lines = [_summary({"sup_gmp": run}, "sup_gmp", run, level) for level in run.levels]
     assert [re.findall(r"([\d.]+)% pruned", line) for line in lines] == [[e] for e in expected]
 
 
