@@ -17,7 +17,7 @@ def make_config(spec: Spec) -> Config:
     execution = Execution(
         models_per_program=spec.models_per_program,
         convolution=spec.convolution,
-        steps_per_call=1,
+        steps_per_call=spec.steps_per_call,
     )
     return replace(
         PAPER,

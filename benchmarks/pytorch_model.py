@@ -91,15 +91,14 @@ def make_trainer(spec: Spec, seed: int) -> Callable[[Tensor, Tensor], None]:
         head = nn.Linear(dim, 10)
     model = nn.Sequential(encoder, head)
     model = model.to(device, memory_format=torch.channels_last)  # pyright: ignore
-    if spec.compiled:
-        model = torch.compile(model)
     optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9, weight_decay=5e-4)
+    forward = torch.compile(model) if spec.compiled else model
 
     def step(images: Tensor, labels: Tensor) -> None:
         optimizer.zero_grad()
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device, dtype=torch.bfloat16, enabled=mixed):
-            outputs = model(images)
+            outputs = forward(images)
         outputs = outputs.float()
         if contrastive:
             loss = supcon(F.normalize(outputs), labels)

@@ -11,10 +11,13 @@ from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks.suites import NETWORKS, SUITES, Options
+from benchmarks.accelerator import accelerator
+from benchmarks.suites import NETWORKS, Options
+from benchmarks.suites import SUITES as ON_CPU
 from benchmarks.table import write
 
 FLAGS = flags.FLAGS
+SUITES = ON_CPU | {"accelerator": accelerator}
 
 flags.DEFINE_multi_enum("suite", None, list(SUITES), "Which comparison; repeatable.", required=True)
 flags.DEFINE_list(
@@ -30,6 +33,7 @@ flags.DEFINE_integer("batch", 128, "Images per model and step.")
 flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "What the networks compute in.")
 flags.DEFINE_integer("repeats", 5, "Timed rounds of each contestant.", lower_bound=1)
 flags.DEFINE_float("limit_s", 60, "A contestant whose round takes longer is out.")
+flags.DEFINE_string("images", None, "What accelerator's population trains on: mine.npz, digits.")
 flags.DEFINE_string("out", "benchmarks/results/cpu", "Directory for the results.")
 
 
@@ -43,12 +47,16 @@ def main(_: list[str]) -> None:
         dtype=FLAGS.dtype,
         repeats=FLAGS.repeats,
         limit_s=FLAGS.limit_s,
+        images=FLAGS.images,
     )
     out = Path(FLAGS.out)
     for name in FLAGS.suite:
         suite = SUITES[name]
-        rows = suite(options)
-        write(out, name, suite.__doc__ or "", options, rows)
+        rows = []
+        # What is done is written, whatever becomes of the rest.
+        for part in suite(options):
+            rows += part
+            write(out, name, suite.__doc__ or "", options, rows)
         print(f"wrote {out / name}.md and .json")
 
 

@@ -32,6 +32,8 @@ class Spec:
     models_per_program: int | None = None
     """As `config.Execution` has it, like `convolution`."""
     convolution: Literal["unrolled", "onednn", "grouped", "im2col"] = "unrolled"
+    steps_per_call: int = 1
+    """That one call of a program takes."""
     devices: int | None = None
     """Into which JAX divides the CPU; None: as JAX comes."""
     threads: int = 1

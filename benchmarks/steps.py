@@ -31,6 +31,8 @@ class Rehearsal(NamedTuple):
 
     program: Programs
     plan: Plan
+    bytes_accessed: float
+    """In memory by one step of one program, as XLA counts them."""
     calls: Iterator[Any]
     """Each calls the next chunk's program, see `population.rehearse`."""
 
@@ -49,7 +51,8 @@ def rehearse(spec: Spec) -> Rehearsal:
     plan = make_plan(task, len(members), dataset, program)
     chunks = len(plan.chunks)
     calls = population.rehearse(task, members, dataset, plan, program, chunks)
-    return Rehearsal(program, plan, calls)
+    costs = program(plan.models_per_program, spec.batch).cost_analysis()
+    return Rehearsal(program, plan, float(costs["bytes accessed"]), calls)
 
 
 def ours(spec: Spec) -> Round:

@@ -7,7 +7,7 @@ import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -45,6 +45,8 @@ class Options:
     """Timed rounds of each contestant."""
     limit_s: float
     """Of one round."""
+    images: str | None = None
+    """Whose population `accelerator` trains: a value of `data.name`; None: noise."""
 
     def network(self, name: str) -> Spec:
         """The network of that name at this batch and dtype."""
@@ -170,7 +172,7 @@ def has_pytorch() -> bool:
 # ---------------------------------------------------------------------- suites
 
 
-def population(options: Options) -> list[Row]:
+def population(options: Options) -> Iterator[list[Row]]:
     """A population's training step.
 
     Ours, its members one after another, what JAX offers for it, and PyTorch.
@@ -187,10 +189,10 @@ def population(options: Options) -> list[Row]:
             count = models * options.batch * steps
             columns = {"network": network, "models": models}
             rows += compare(contestants, options, count, "images/s", "one after another", columns)
-    return rows
+    yield rows
 
 
-def scale(options: Options) -> list[Row]:
+def scale(options: Options) -> Iterator[list[Row]]:
     """Images per second and the process's peak memory, from one model to many.
 
     The rounds of all have as many images.
@@ -211,10 +213,10 @@ def scale(options: Options) -> list[Row]:
         row = rated(contestant, images, "images/s", columns)
         row["peak memory, GiB"] = round(contestant.peak_bytes / 2**30, 2)
         rows.append(row)
-    return rows
+    yield rows
 
 
-def prune(options: Options) -> list[Row]:
+def prune(options: Options) -> Iterator[list[Row]]:
     """One update of the masks of WRN-16-2: ours, by sorting, and by PyTorch's pruning utility."""
     setting = NETWORKS["WRN-16-2, 32x32"]
     spec = replace(setting, models=4, steps=5, batch=options.batch)
@@ -229,10 +231,10 @@ def prune(options: Options) -> list[Row]:
     if not has_pytorch():
         contestants[-1].trouble = "not installed"
     count = spec.models * spec.steps
-    return compare(contestants, options, count, "models/s", "ours", {"network": "WRN-16-2"})
+    yield compare(contestants, options, count, "models/s", "ours", {"network": "WRN-16-2"})
 
 
-def augment(options: Options) -> list[Row]:
+def augment(options: Options) -> Iterator[list[Row]]:
     """A step's augmentation of WRN-16-2 beside the whole step."""
     rows = []
     for network in ("WRN-16-2, 32x32", "WRN-16-2, 32x32, SCL"):
@@ -251,10 +253,10 @@ def augment(options: Options) -> list[Row]:
         if len(seconds) == 2:
             of_whole, of_augmentation = seconds
             rows[-1]["share of the step"] = f"{of_augmentation / of_whole:.1%}"
-    return rows
+    yield rows
 
 
-def neighbors(options: Options) -> list[Row]:
+def neighbors(options: Options) -> Iterator[list[Row]]:
     """The k-NN probe, 2,000 queries among 50,000 rows of 64.
 
     Ours (on CPU scikit-learn's), scikit-learn, and `lax.top_k`.
@@ -264,10 +266,10 @@ def neighbors(options: Options) -> list[Row]:
         Contestant("scikit-learn, brute force", [Spec("parts.knn_sklearn")]),
         Contestant("lax.top_k", [Spec("parts.knn_top_k")]),
     ]
-    return compare(contestants, options, 2000, "queries/s", "ours", {})
+    yield compare(contestants, options, 2000, "queries/s", "ours", {})
 
 
-def step(options: Options) -> list[Row]:
+def step(options: Options) -> Iterator[list[Row]]:
     """What a training step of one model a device spends its time on, from XLA's profiler."""
     rows = []
     env = dict(os.environ)
@@ -279,10 +281,11 @@ def step(options: Options) -> list[Row]:
         done = subprocess.run(command, stdout=subprocess.PIPE, env=env, check=True)
         for part in json.loads(done.stdout):
             rows.append({"network": network} | part)
-    return rows
+    yield rows
 
 
-Suite = Callable[[Options], list[Row]]
+Suite = Callable[[Options], Iterator[list[Row]]]
+"""Gives its rows part by part, so that what is done can be written."""
 SUITES: dict[str, Suite] = {
     "population": population,
     "scale": scale,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from prunejax.runs import Start
-    from prunejax.training.population import Progress
+    from prunejax.training.progress import Progress
 
 
 class _Lines:

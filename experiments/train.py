@@ -14,7 +14,7 @@ from prunejax.config import Config, UserError
 
 if TYPE_CHECKING:
     from prunejax.data import Dataset
-    from prunejax.training.population import Progress
+    from prunejax.training.progress import Progress
 
 FLAGS = flags.FLAGS
 

@@ -13,7 +13,7 @@ from experiments.presets import PRESETS
 from prunejax.config import Execution, UserError, override
 from prunejax.measures import neighbors
 from prunejax.nn.target import Target, target, traced_for
-from prunejax.training import plan, population, programs
+from prunejax.training import plan, population, programs, progress
 from prunejax.training.members import members_of
 from prunejax.training.task import make_task, make_tasks
 
@@ -223,10 +223,10 @@ def test_a_population_that_fits_in_no_memory_says_how_many_models_it_is(
 
 def test_a_state_is_taken_chunk_by_chunk(make_config, dataset, monkeypatch):
     """Joined on the devices it would be there twice."""
-    monkeypatch.setattr(population, "join", refuse_states(population.join))
+    monkeypatch.setattr(progress, "join", refuse_states(progress.join))
     config = make_config("sup_gmp", models=3)
-    for progress in population.fit(config, members_of(config), dataset):
-        leaves = jax.tree.leaves(progress.arrays)
+    for report in population.fit(config, members_of(config), dataset):
+        leaves = jax.tree.leaves(report.arrays)
         assert all(isinstance(leaf, np.ndarray) and len(leaf) == 6 for leaf in leaves)
 
 

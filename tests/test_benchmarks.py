@@ -1,6 +1,7 @@
 """The benchmarks' own machinery; what they measure is in `benchmarks/results`."""
 
 import dataclasses
+import itertools
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import suites
+from benchmarks import accelerator, suites
 from benchmarks.contestants import find
 from benchmarks.duel import Contestant, duel
 from benchmarks.profiled import Event, operation_scopes, part_milliseconds
@@ -70,12 +71,47 @@ def test_every_suite_names_contestants_that_there_are(monkeypatch):
     )
     for name, suite in suites.SUITES.items():
         if name != "step":  # which has no contestants
-            assert suite(options)
+            assert list(itertools.chain(*suite(options)))
     for spec in specs:
         assert Spec.from_json(spec.to_json()) == spec
     for contestant in {spec.contestant for spec in specs}:
         if suites.has_pytorch() or not contestant.startswith("pytorch."):
             assert callable(find(contestant))
+
+
+def test_the_accelerators_suite_leaves_nothing_out_at_a_tiny_size(tmp_path, monkeypatch):
+    """In this process, on a CPU; what it measures of a device is in its table."""
+    monkeypatch.setattr(accelerator, "ROUND_S", 0.01)
+    monkeypatch.setattr(accelerator, "has_pytorch", lambda: False)
+    monkeypatch.setitem(suites.NETWORKS, "tiny", TINY)
+    options = suites.Options(
+        models=(1, 2),
+        networks="tiny",
+        contestants="",
+        batch=4,
+        dtype="float32",
+        repeats=1,
+        limit_s=1.0,
+    )
+    rows = list(itertools.chain(*accelerator.accelerator(options)))
+    assert [row["part"] for row in rows[:6]] == [
+        "device",
+        "step",
+        "PyTorch",
+        "PyTorch",
+        "determinism",
+        "population",
+    ]
+    steps = [row for row in rows if row["part"] == "step"]
+    assert len(steps) == len(accelerator.settings_of(options)) == len(rows) - 5
+    for row in steps:
+        assert row["images/s"] > 0, row
+        assert row["of the roofline"].endswith("%")
+    assert rows[4]["what"] == "the same bits twice"
+
+    monkeypatch.setattr(accelerator, "MINUTES", 0)
+    late = list(itertools.chain(*accelerator.accelerator(options)))
+    assert {row["images/s"] for row in late if row["part"] == "step"} == {"not reached"}
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from prunejax import runs
 from prunejax.config import UserError
 from prunejax.runs import directory, log, manager, note, provenance, trial
 from prunejax.training import hosts, population
+from prunejax.training.progress import Progress
 from prunejax.training.task import make_tasks
 
 ODD = [
@@ -212,7 +213,7 @@ def test_what_one_process_meets_ends_the_work_of_all(monkeypatch):
 
 def line_of(step):
     metrics = {"loss": np.array([0.5, np.nan])}
-    return mock.Mock(spec=population.Progress, stage="sup", step=step, metrics=metrics)
+    return mock.Mock(spec=Progress, stage="sup", step=step, metrics=metrics)
 
 
 def test_in_a_bucket_lines_are_written_at_checkpoints_and_not_at_each_report(tmp_path, monkeypatch):

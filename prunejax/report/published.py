@@ -33,10 +33,15 @@ PAPER = {
 
 
 def paper_key(study: Study, name: str) -> str | None:
-    """Which of the paper's experiments this one of the study is, whatever its name; or None."""
+    """Which of the paper's experiments this one of the study is, whatever its name; or None.
+
+    It is trained and pruned as in the paper, and the study calls that way of pruning as the paper
+    does.
+    """
     ours = experiment(study, name)
     for key, theirs in PAPER.items():
-        if (ours.method, ours.pruning) == (theirs.method, theirs.pruning):
+        label = theirs.title.split(" / ")[1]
+        if (ours.method, ours.pruning, ours.label) == (theirs.method, theirs.pruning, label):
             return key
     return None
 

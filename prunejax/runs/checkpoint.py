@@ -55,7 +55,7 @@ def save(
     state: TrainState,
     stands_at: np.ndarray | None = None,
 ) -> None:
-    """Starts to write `state`, `[models, ...]` or `population.Progress.arrays`, in the background.
+    """Starts to write `state`, `[models, ...]` or `progress.Progress.arrays`, in the background.
 
     Args:
         manager: the run's.

@@ -13,7 +13,7 @@ from prunejax.config import UserError
 from prunejax.runs.directory import is_remote, write_whole
 from prunejax.runs.manager import KEPT
 from prunejax.training import hosts
-from prunejax.training.population import Progress
+from prunejax.training.progress import Progress
 from prunejax.types import Path
 
 SELDOM_S = 60

@@ -26,8 +26,9 @@ from prunejax.runs.trial import try_out
 from prunejax.training import hosts
 from prunejax.training.forks import models_trained
 from prunejax.training.members import Members, members_of
-from prunejax.training.population import Progress, fit, stage_steps
+from prunejax.training.population import fit, stage_steps
 from prunejax.training.programs import require_traceable, state_shapes
+from prunejax.training.progress import Progress
 from prunejax.training.state import TrainState, under_own_switches
 from prunejax.training.task import Task, make_tasks, resolve
 from prunejax.types import Path
