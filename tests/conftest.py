@@ -105,5 +105,5 @@ def pytest_collection_modifyitems(items):
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--kills", type=int, default=10, help="how often a training process is killed in a test"
+        "--kills", type=int, default=6, help="how often a training process is killed in a test"
     )

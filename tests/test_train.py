@@ -146,7 +146,7 @@ def test_the_chunk_size_changes_no_result(make_config, dataset):
 def test_steps_in_a_loop_are_the_same_steps(make_config, dataset):
     """As on accelerators: three at a time, fewer before a smaller batch, a report or the end."""
     config = with_small_steps(make_config("sup_gmp", log_every_steps=4), "sup")
-    execution = Execution(models_per_program=4, steps_per_call=3)
+    execution = Execution(models_per_program=4, steps_per_call=3, fork=False)
     looped = dataclasses.replace(config, execution=execution)
     calls = []
     reports = fit(looped, dataset, on_step=lambda stage, step: calls.append(step))
