@@ -14,7 +14,7 @@ from prunejax.report import page
 from prunejax.report.all_tables import make_tables
 from prunejax.report.figures.when import when_to_prune
 from prunejax.report.study import sweeps, without_sweeps
-from prunejax.report.when import points, trends, when_answer, when_table
+from prunejax.report.when import points, trend_table, trends, when_answer, when_table
 
 BEGINS = (0.5, 0.0, 10)
 """Not in order, and the last in steps, of 40."""
@@ -103,7 +103,7 @@ def test_each_row_is_of_the_models_of_its_begin(study):
     assert len(rows) == 6
     places = {column: place for place, column in enumerate(table.header)}
     lost = places["Accuracy lost [points]"]
-    more = places["More than compared [points]"]
+    more = places["SCL − Sup: lost [points]"]
     mean_seed = (SEEDS - 1) / 2
     for (title, begin), row in rows.items():
         name = "late" if title.startswith("Sup") else "early"
@@ -121,6 +121,15 @@ def test_each_row_is_of_the_models_of_its_begin(study):
             assert row[more].value == pytest.approx(100 * difference / IMAGES)
         else:
             assert row[more].text == "-"
+
+
+def test_the_trend_has_a_row_for_each_sweep(study):
+    table = trend_table(study)
+    told = [[cell.text for cell in row] for row in table.rows]
+    assert told == [
+        ["Sup / GMP by begin", "90", "no", "< 0.001", "4", "0", "15.00"],
+        ["SCL / GMP by begin", "90", "yes", "< 0.001", "4", "50", "15.00"],
+    ]
 
 
 def test_the_sentence_says_which_way_the_trend_goes(study):

@@ -11,7 +11,7 @@ from prunejax.report.recall import recall_change
 from prunejax.report.study import Study, pairs, prunes, sweeps, without_sweeps
 from prunejax.report.table import Table
 from prunejax.report.tables import experiments_table, quality_tables, table_1, table_6
-from prunejax.report.when import when_table
+from prunejax.report.when import trend_table, when_table
 
 Makers = dict[str, Callable[[], list[Table]]]
 
@@ -33,7 +33,7 @@ def table_makers(study: Study, published: Published | None = None) -> Makers:
     if can_ask_findings(study):
         makers["findings"] = lambda: [findings(study, published)]
     if sweeps(everything):
-        makers["when"] = lambda: [when_table(everything)]
+        makers["when"] = lambda: [when_table(everything), trend_table(everything)]
     makers["table_1"] = lambda: [table_1(study, published)]
     makers["table_2"] = lambda: [table_2(study, published)]
     if find_papers(study, TABLE_3) is not None:

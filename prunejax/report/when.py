@@ -10,6 +10,7 @@ from prunejax.report.comparison import DIGITS, DenseAndPruned, dense_and_pruned,
 from prunejax.report.resamples import INTERVALS, Resamples, with_interval
 from prunejax.report.study import (
     Study,
+    compared_methods,
     experiment,
     headline,
     method_of,
@@ -132,7 +133,7 @@ def when_table(study: Study) -> Table:
             Cell(f"{100 * point.begin:.3g}", point.begin),
         ]
         if isinstance(point.models, str):
-            rows.append([*start, Cell(point.models), *[NOTHING] * 7])
+            rows.append([*start, Cell(point.models), *[NOTHING] * 6])
             continue
         floor = floors[point.sweep]
         found = quantities(resamples, point.models, floor.value)
@@ -146,19 +147,24 @@ def when_table(study: Study) -> Table:
                 found["pies"].value,
                 floor,
                 found["q"].value,
-                found["depth"].value,
-                _other_depth(found["depth"].beside),
+                _beside_others(found["depth"]),
             ]
         )
+    a, b = compared_methods(study) or ("A", "B")
     header = ["Models", "Sparsity [%]", "Begin [% of the stage]", "n", "Accuracy lost [points]"]
-    header += ["More than compared [points]", "PIEs", "Noise floor [range]", "Q-Score"]
-    header += ["Depth of PIEs [layers]", "of other images"]
+    header += [f"{a} − {b}: lost [points]", "PIEs", "Noise floor [range]", "Q-Score"]
+    header += ["Depth of PIEs [layers]"]
     heading = f"When to prune: by the begin of pruning, over {scope(study)}"
-    return Table("when", heading, header, rows, f"95% {INTERVALS}. {trend_sentences(study)}")
+    return Table("when", heading, header, rows, f"95% {INTERVALS}.")
 
 
-def _other_depth(value: float) -> Cell:
-    return NOTHING if np.isnan(value) else Cell(f"{value:.{DIGITS['depth']}f}", value)
+def _beside_others(depth: Quantity) -> Cell:
+    """The depth of PIEs, with that of other images."""
+    if np.isnan(depth.beside):
+        return depth.value
+    others = f"others {depth.beside:.{DIGITS['depth']}f}"
+    beside = ", ".join(filter(None, [depth.value.beside, others]))
+    return depth.value._replace(beside=beside)
 
 
 def _difference(study: Study, resamples: Resamples, known: list[Point], point: Point) -> Cell:
@@ -250,9 +256,27 @@ def _lost_by_seed(by_begin: list[Point]) -> tuple[np.ndarray, np.ndarray]:
     return seeds, np.stack(columns, 1)
 
 
-def trend_sentences(study: Study) -> str:
-    """All that `trends` finds, in words."""
-    return " ".join(_sentence(study, one) for one in trends(study))
+def trend_table(study: Study) -> Table:
+    """Whether each sweep loses more the earlier its pruning begins, and when it loses least."""
+    rows = []
+    for found in trends(study):
+        row = [Cell(title(study, found.sweep)), sparsity_cell(study, found.sparsity)]
+        row += [Cell(found.found), p_value(found.p), Cell(str(found.seeds), found.seeds)]
+        if found.seeds:
+            cheapest = min(found.lost, key=found.lost.__getitem__)
+            row.append(Cell(f"{100 * cheapest:.3g}", cheapest))
+            row.append(Cell(f"{found.lost[cheapest]:.2f}", found.lost[cheapest]))
+        else:
+            row += [Cell("no seed has a model at every begin"), NOTHING]
+        rows.append(row)
+    header = ["Models", "Sparsity [%]", "Earlier pruning costs more", "p", "Seeds"]
+    header += ["Loses least from [% of the stage]", "Accuracy lost then [points]"]
+    heading = "Whether pruning costs the more accuracy the earlier it begins"
+    note = (
+        "Page's test of ordered begins, a block for each seed; p of the direction that is found, "
+        f"which counts below {SIGNIFICANT}. `no`: later pruning costs more."
+    )
+    return Table("trend", heading, header, rows, note)
 
 
 def when_answer(study: Study) -> list[str]:
