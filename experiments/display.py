@@ -93,17 +93,31 @@ def training_bar(start: "Start") -> Iterator[Callable[[str, float], None]]:
     # nothing is shown before the first step.
     done = images_after(start.done)
     with bar(name, int(known_images[-1]), done, at_first=False) as shown:
-        resumes = start.resumed
+        told = False
 
         def on_step(stage: str, step: float) -> None:
-            nonlocal resumes
-            if resumes:
-                print(f"{name}: resuming at step {start.done} of {start.total_steps}")
-                resumes = False
+            nonlocal told
+            if not told:
+                _tell_start(start)
+                told = True
             shown.set_postfix_str(f"{stage} {int(step)}/{steps[stage]}", refresh=False)
             shown.update(images_after(first_steps[stage] + step) - shown.n)
 
         yield on_step
+
+
+def _tell_start(start: "Start") -> None:
+    """Prints where a run goes on from, unless that is its first step."""
+    name = start.config.experiment.name
+    if start.resumed:
+        print(f"{name}: resuming at step {start.done} of {start.total_steps}")
+    elif start.stands_at is not None:
+        forked = start.stands_at[start.stands_at > 0]
+        steps = ", ".join(str(step) for step in np.unique(forked))
+        print(
+            f"{name}: {len(forked)} of {len(start.members)} models start from "
+            f"{start.config.experiment.dense}, after step {steps}"
+        )
 
 
 def _images_until(start: "Start") -> tuple[list[int], list[float]]:
