@@ -46,7 +46,7 @@ def when_to_prune(study: Study, published: Published | None = None) -> Figure:
             labels.append(method.label)
         if published is not None:
             handles.append(Line2D([], [], linestyle="", marker="*", color="black", ms=9))
-            labels.append("the paper's GMP and Δ GMP")
+            labels.append("the paper's GMP and Δ GMP (WRN-16-2, PIEs among 10,000)")
         add_legend(figure, handles, labels)
         return figure
 
