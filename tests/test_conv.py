@@ -23,7 +23,7 @@ def population_gradient(strategy, strides):
     return jax.vmap(jax.value_and_grad(loss, argnums=(0, 1)))
 
 
-@pytest.mark.parametrize("size", [8, 7, 2])
+@pytest.mark.parametrize("size", [16, 8, 7, 2])
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
 @pytest.mark.parametrize("strategy", ["unrolled", "onednn", "im2col"])
 def test_every_strategy_computes_the_same(strategy, strides, size):

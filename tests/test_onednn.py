@@ -44,7 +44,7 @@ def lowered(strategy, devices, stride=1):
         output = convolve(images, kernel, (stride, stride), ONE, dimension_numbers=NUMBERS)
         return jnp.sin(output).sum()
 
-    images, kernel = jnp.zeros((2, 8, 8, 4)), jnp.zeros((3, 3, 4, 5))
+    images, kernel = jnp.zeros((2, 16, 16, 4)), jnp.zeros((3, 3, 4, 5))
     with traced_for(devices):
         return jax.jit(jax.grad(loss, argnums=(0, 1))).lower(images, kernel).as_text()
 

@@ -88,7 +88,8 @@ def _make_unrolled(
         # Without strides it is the convolution by the kernel turned round, its channels swapped.
         turned = kernel[::-1, ::-1].swapaxes(2, 3)
         around = _turned_padding(kernel_shape, padding)
-        if by_onednn and _onednn_can(gradient, turned, strides, around):
+        steps_by_one = set(strides) == {1}
+        if by_onednn and steps_by_one and _onednn_can(gradient, turned, strides, around):
             return onednn.convolve(gradient, turned, strides, around)
         like = jax.ShapeDtypeStruct(image_shape, kernel.dtype)
         transpose = jax.linear_transpose(lambda images: plain(images, kernel), like)
