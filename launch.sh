@@ -145,7 +145,7 @@ shift || true
 case "$command" in
 demo)
   for_study "$@"
-  run study --preset=digits --study=paper,when --workdir=runs/digits "$@"
+  run study --preset=digits --study=paper,when --begins=0.0,0.25,0.5,0.75 --workdir=runs/digits "$@"
   ;;
 test)
   setup test

@@ -132,6 +132,7 @@ COMMANDS = {
         "experiments.study",
         "--preset=digits",
         "--study=paper,when",
+        "--begins=0.0,0.25,0.5,0.75",
         "--workdir=runs/digits",
     ],
 }
