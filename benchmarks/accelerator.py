@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks.duel import Contestant, duel
 from benchmarks.spec import Spec
 from benchmarks.suites import CORES, LAUNCHED, Options, Row, has_pytorch, rated
+from prunejax.config.errors import in_one_line
 
 MINUTES = 8.5
 """Of all parts together."""
@@ -147,7 +148,7 @@ def _timed(
     except TimeoutError:
         return row | {"images/s": "not compiled in time"}
     except Exception as error:  # of XLA, when there is no memory for it
-        return row | {"images/s": " ".join(f"{type(error).__name__}: {error}".split())[:100]}
+        return row | {"images/s": in_one_line(error)}
     once = _seconds(rehearsal.step, 1)
     rounds = max(1, min(50, round(ROUND_S / once)))
 

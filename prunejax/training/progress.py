@@ -75,7 +75,7 @@ class Progress:
                 f"training has gone on from step {self.step}: "
                 "take its state before the next is asked for"
             )
-        if not hosts.alone() and _iswhole(self.groups, len(self.stands_at)):
+        if not hosts.alone() and _is_whole(self.groups, len(self.stands_at)):
             return join(self.groups[0].parts, self.groups[0].plan.mesh)
         return state_of(self.groups, self.resting)
 
@@ -85,7 +85,7 @@ class Progress:
         return whole(self.arrays, len(self.stands_at))
 
 
-def _iswhole(groups: list[Group], count: int) -> bool:
+def _is_whole(groups: list[Group], count: int) -> bool:
     """Whether a single group trains all members, each for itself."""
     return len(groups) == 1 and np.array_equal(groups[0].branch.trained, np.arange(count))
 

@@ -11,7 +11,7 @@ from prunejax.report.published import PAPER, Published
 from prunejax.report.resamples import Resamples
 from prunejax.report.study import Study, experiment, method_of, percent, sweeps
 from prunejax.report.tables import noise_floors
-from prunejax.report.when import BESIDE, QUANTITIES, Point, points, quantities
+from prunejax.report.when import BESIDE, QUANTITIES, Point, Quantity, points, quantities
 
 WIDTH = 3.0
 """Of a panel, in inches."""
@@ -24,11 +24,18 @@ def when_to_prune(study: Study, published: Published | None = None) -> Figure:
     are marked where they begin.
     """
     known = points(study)
+    resamples = Resamples(study)
+    floors = noise_floors(study)
+    shown = []
+    for point in known:
+        if not isinstance(point.models, str):
+            found = quantities(resamples, point.models, floors[point.sweep].value)
+            shown.append((point, found))
     levels = sorted({point.sparsity for point in known})
     with in_style(study):
         figure, axes = subplots(len(levels), len(QUANTITIES), WIDTH, 2.6)
         for axes_of_row, level in zip(axes, levels, strict=True):
-            lines = [point for point in known if point.sparsity == level]
+            lines = [(point, found) for point, found in shown if point.sparsity == level]
             for axis, name in zip(axes_of_row, QUANTITIES, strict=True):
                 _panel(axis, study, name, lines)
                 if published is not None:
@@ -51,24 +58,23 @@ def when_to_prune(study: Study, published: Published | None = None) -> Figure:
         return figure
 
 
-def _panel(axis: Axes, study: Study, name: str, lines: list[Point]) -> None:
-    resamples = Resamples(study)
-    floors = noise_floors(study)
+def _panel(
+    axis: Axes, study: Study, name: str, lines: list[tuple[Point, dict[str, Quantity]]]
+) -> None:
     for place, sweep in enumerate(sweeps(study)):
         colour = colours(study)[method_of(study, sweep).name]
         x, y, low, high, beside = [], [], [], [], []
-        for point in lines:
-            if point.sweep != sweep or isinstance(point.models, str):
+        for point, found in lines:
+            if point.sweep != sweep:
                 continue
-            found = quantities(resamples, point.models, floors[sweep].value)[name]
-            value, interval = found.value.value, found.value.interval
+            value, interval = found[name].value.value, found[name].value.interval
             if np.isnan(value):
                 continue
             x.append(100 * point.begin + place)  # side by side, so that bars can be told apart
             y.append(value)
             low.append(value - interval[0] if interval else 0.0)
             high.append(interval[1] - value if interval else 0.0)
-            beside.append(found.beside)
+            beside.append(found[name].beside)
         axis.errorbar(
             x, y, yerr=[low, high], color=colour, marker="o", ms=4, lw=1.4, elinewidth=0.8
         )
