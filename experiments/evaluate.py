@@ -7,13 +7,14 @@ again, it measures what is missing or outdated.
 import contextlib
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
 
 from experiments import flags as cli
+from experiments.beside import Beside, beside
 from experiments.display import bar
 from experiments.places import require_writable
 from prunejax.config import Config, Data, UserError, load_config, override, validate
@@ -42,34 +43,46 @@ def main() -> None:
             "--set: only fields of measure can change after training, "
             "for instance measure.probe_models=3"
         )
-    evaluate(runs)
+    with beside() as measuring:
+        evaluate(runs, measuring)
 
 
-def evaluate(runs: "list[Path]") -> None:
+def evaluate(runs: "Sequence[Path]", measuring: Beside) -> None:
     """Brings the measures of each run up to date, and prints a line for each cell.
 
     A run that cannot be measured is named in one line, as is a measure that fails, and the others
     are measured; an error if none can.
-    """
-    from prunejax.training import hosts
 
+    Args:
+        runs: their directories.
+        measuring: shares them with a second process, which may have been at it before.
+    """
     load = functools.cache(cli.load_data)
-    plans, study, skipped = {}, {}, {}
+    plans, found, skipped = {}, {}, {}
     # What can be refused is, before anything is measured.
     for run_dir in runs:
         try:
             plans[run_dir] = _plan(run_dir)
         except (UserError, OSError) as error:
             skipped[run_dir.name] = error
-    for run_dir, (config, pending) in plans.items():
+    for run_dir, (_, pending) in plans.items():
+        if pending:
+            measuring.add(run_dir)
+
+    def measure(run_dir: "Path") -> None:
         try:
-            study[run_dir.name] = _measure(run_dir, config, pending, load)
+            found[run_dir.name] = _measure(run_dir, load)
         except (UserError, OSError) as error:
             skipped[run_dir.name] = error
-        except Exception as error:  # for instance XLA's, when there is no memory left
-            if not hosts.alone():  # the others would wait for this one
-                raise
-            skipped[run_dir.name] = UserError(f"{run_dir}: {in_one_line(error)}")
+
+    while (run_dir := measuring.take()) is not None:
+        measure(run_dir)
+    measuring.wait()
+    # What the second process has measured is read, and what it could not is measured here.
+    for run_dir in plans:
+        if run_dir.name not in found | skipped:
+            measure(run_dir)
+    study = {run_dir.name: found[run_dir.name] for run_dir in runs if run_dir.name in found}
     if not study:
         raise next(iter(skipped.values()))
     for name, measures in study.items():
@@ -129,15 +142,24 @@ def _plan(run_dir: "Path") -> tuple[Config, list[str]]:
     return config, pending
 
 
-def _measure(
-    run_dir: "Path", config: Config, pending: list[str], load: "Callable[[Data], Dataset]"
-) -> "RunMeasures":
-    """Measures what is pending of one run; returns all its measures."""
+def measure_quietly(run_dir: "Path") -> None:
+    """Brings one run's measures up to date; what is in the way is left to be told by `evaluate`."""
+    with contextlib.suppress(UserError, OSError):
+        _measure(run_dir, cli.load_data)
+
+
+def _measure(run_dir: "Path", load: "Callable[[Data], Dataset]") -> "RunMeasures":
+    """Measures what is pending of one run; returns all its measures.
+
+    Raises:
+        UserError: also of what JAX raises, for instance when there is no memory left.
+    """
     from prunejax.measures import load_measures
     from prunejax.measures.evaluation import evaluate as measure
     from prunejax.runs import load_population
     from prunejax.training import hosts
 
+    config, pending = _plan(run_dir)
     if not pending:
         return hosts.on_all_processes(lambda: load_measures(run_dir))
     trained = hosts.on_all_processes(lambda: load_population(run_dir))
@@ -149,7 +171,14 @@ def _measure(
         with bar(f"{run_dir.name} {part}", total, unit=unit) as shown:
             yield shown.update
 
-    return measure(trained, dataset, run_dir, config.measure, track)
+    try:
+        return measure(trained, dataset, run_dir, config.measure, track)
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # for instance XLA's
+        if not hosts.alone():  # the others would wait for this one
+            raise
+        raise UserError(f"{run_dir}: {in_one_line(error)}") from error
 
 
 if __name__ == "__main__":

@@ -13,24 +13,26 @@ from jax.sharding import Mesh
 from prunejax.config import Config
 from prunejax.data import Dataset
 from prunejax.methods import is_one_shot
-from prunejax.training import forks
+from prunejax.training import ahead, forks
 from prunejax.training import step as single
 from prunejax.training.devices import PER_MODEL, SHARED, place, target_of
 from prunejax.training.forks import Branch
-from prunejax.training.members import Members
+from prunejax.training.members import Members, members_of
 from prunejax.training.plan import Plan, make_plan
 from prunejax.training.programs import (
     Programs,
     Steps,
+    compile_init,
     make_programs,
     schedule_argument,
     shared_arguments,
+    state_shapes,
     steps_per_call,
 )
 from prunejax.training.progress import Group, Progress, Sums, state_of
-from prunejax.training.state import TrainState
+from prunejax.training.state import TrainState, under_own_switches
 from prunejax.training.step import PerModel
-from prunejax.training.task import Task, make_tasks
+from prunejax.training.task import Task, make_tasks, resolve
 
 
 def stage_steps(tasks: dict[str, Task]) -> dict[str, int]:
@@ -44,12 +46,38 @@ def init(task: Task, members: Members, previous: TrainState | None = None) -> Tr
     One member at a time: a vmapped random generator compiles for longer than all seeds take to
     draw.
     """
-    init_one = jax.jit(lambda seed, kept: single.init(task, seed, kept))
+
+    def kept(index: int) -> TrainState | None:
+        return jax.tree.map(lambda leaf: leaf[index], previous)
+
+    make = partial(compile_init, task, kept(0))
+    init_one = ahead.taken(ahead.key_of(task, "init"), make)
     states = []
     for index, seed in enumerate(members.seeds):
-        kept = jax.tree.map(lambda leaf, row=index: leaf[row], previous)
-        states.append(jax.device_get(init_one(seed, kept)))
+        states.append(jax.device_get(init_one(seed, kept(index))))
     return jax.tree.map(lambda *leaves: np.stack(leaves), *states)
+
+
+@under_own_switches
+def compile_ahead(config: Config, dataset: Dataset) -> None:
+    """Compiles what a run will need from its first step to its last; see `training.ahead`."""
+    config = resolve(config, dataset)
+    members, previous = members_of(config), None
+    for task in make_tasks(config, dataset).values():
+        if not is_one_shot(config.experiment):
+            make = partial(compile_init, task, previous)
+            ahead.made_ahead(ahead.key_of(task, "init"), make)
+        previous = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), state_shapes(task, 1)
+        )
+        program = make_programs(task, dataset, ahead.made_ahead)
+        plan = make_plan(task, len(members), dataset, program)
+        # An epoch's last batch may be smaller.
+        num_train, batch_size = len(dataset.train_labels), task.settings.batch_size
+        batch_sizes = {min(batch_size, num_train), num_train % batch_size} - {0}
+        for rows in plan.chunks:
+            for size in batch_sizes:
+                program(len(rows), size)
 
 
 def prune_once(task: Task, members: Members, dense: TrainState) -> TrainState:

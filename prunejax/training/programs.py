@@ -19,6 +19,7 @@ from prunejax.methods import stage_settings, stages_of
 from prunejax.nn.target import Target, target, traced_for
 from prunejax.pruning import ScheduleSteps
 from prunejax.pruning.masks import name_of
+from prunejax.training import ahead
 from prunejax.training import step as single
 from prunejax.training.devices import (
     PER_MODEL,
@@ -153,35 +154,57 @@ def argument_shapes(
     return state_shapes(task, models), members, Steps(integers(), integers()), shared
 
 
-def make_programs(task: Task, dataset: Dataset) -> Programs:
+def make_programs(task: Task, dataset: Dataset, obtain: ahead.Obtain = ahead.taken) -> Programs:
     """Returns `(models, batch_size) -> compiled step` over `devices.make_mesh`.
 
-    Each is compiled once, from shapes.
+    Each is compiled once, from shapes, if it was not compiled ahead.
+
+    Args:
+        task: the stage.
+        dataset: on which it trains.
+        obtain: how a program is come by.
     """
+    num_train = len(dataset.train_labels)
 
     @cache
     def program(models: int, batch_size: int) -> Any:  # noqa: ANN401
-        mesh = make_mesh(task.config.execution, models)
-
-        def placed(tree: Tree, spec: PartitionSpec) -> Tree:
-            sharding = NamedSharding(mesh, spec)
-            return jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
-            )
-
-        num_train = len(dataset.train_labels)
-        state, members, steps, shared = argument_shapes(task, num_train, models)
-        lowered = make_step(task, mesh).lower(
-            placed(state, PER_MODEL),
-            placed(members, PER_MODEL),
-            placed(steps, SHARED),
-            placed(shared, SHARED),
-            batch_size=batch_size,
-        )
-        on_cpu = target_of(mesh).platform == "cpu"
-        return lowered.compile(CPU_OPTIONS if on_cpu else None)
+        key = ahead.key_of(task, "step", num_train, models, batch_size)
+        return obtain(key, partial(_compile_step, task, num_train, models, batch_size))
 
     return program
+
+
+def _compile_step(task: Task, num_train: int, models: int, batch_size: int) -> Any:  # noqa: ANN401
+    mesh = make_mesh(task.config.execution, models)
+
+    def placed(tree: Tree, spec: PartitionSpec) -> Tree:
+        sharding = NamedSharding(mesh, spec)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+        )
+
+    state, members, steps, shared = argument_shapes(task, num_train, models)
+    lowered = make_step(task, mesh).lower(
+        placed(state, PER_MODEL),
+        placed(members, PER_MODEL),
+        placed(steps, SHARED),
+        placed(shared, SHARED),
+        batch_size=batch_size,
+    )
+    on_cpu = target_of(mesh).platform == "cpu"
+    return lowered.compile(CPU_OPTIONS if on_cpu else None)
+
+
+def compile_init(task: Task, previous: TrainState | None) -> Any:  # noqa: ANN401
+    """The compiled `step.init` of one member: `(seed, previous) -> state`.
+
+    Args:
+        task: the stage.
+        previous: of the end of the stage before shapes and dtypes, or arrays; None: it is the
+            first.
+    """
+    seed = jax.ShapeDtypeStruct((), np.int32)
+    return jax.jit(partial(single.init, task)).lower(seed, previous).compile()
 
 
 def require_traceable(config: Config, dataset: Dataset) -> None:
