@@ -341,6 +341,59 @@ def test_cifar10_is_read_without_tensorflow(cifar10_dir, tmp_path, monkeypatch):
         assert (np.load(path) == labels).all()
 
 
+def by_areas(image, size):
+    """The means of whole blocks, rounded half up as Pillow does, for sizes that divide."""
+    block = image.shape[0] // size
+    blocks = image.reshape(size, block, size, block, -1).astype(np.float64)
+    return np.floor(blocks.mean((1, 3)) + 0.5).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_images_are_averaged_over_areas(size):
+    whole = data.load(Data("digits", train_examples=30, test_examples=20))
+    small = data.load(Data("digits", train_examples=30, test_examples=20, image_size=size))
+    assert small.train_images.shape == (30, size, size, 1)
+    for before, after in zip(whole.test_images, small.test_images, strict=True):
+        expected = by_areas(before, size)
+        # Pillow averages along rows, rounds, and then along columns.
+        assert np.abs(expected.astype(int) - after).max() <= 1
+    np.testing.assert_array_equal(small.test_labels, whole.test_labels)
+    assert small.checksum != whole.checksum
+
+
+def test_the_size_that_images_have_leaves_them_as_they_are():
+    whole = data.load(Data("digits", train_examples=30))
+    assert data.load(Data("digits", train_examples=30, image_size=8)).checksum == whole.checksum
+
+
+def test_images_are_not_made_larger():
+    with pytest.raises(UserError, match=r"data\.image_size is 9, but an image is 8x8"):
+        data.load(Data("digits", image_size=9))
+
+
+def test_a_set_of_several_sizes_is_averaged_to_one_as_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    features = {"image": ANY_SIZE, "label": LABEL}
+    directory = write_metadata(tmp_path, features, count=2)
+    write_records(directory, [example(SQUARE + 7, 0), example(pixels, 1)])
+    with pytest.raises(UserError, match=r"one size .* set data.image_size"):
+        data.load(Data("toy"), str(tmp_path))
+    small = data.load(Data("toy", image_size=2), str(tmp_path))
+    assert small.train_images.shape == (2, 2, 2, 3)
+    assert (small.train_images[0] == 7).all()
+    expected = pixels.reshape(2, 2, 2, 3, 3).mean((1, 3))
+    np.testing.assert_allclose(small.train_images[1], expected, atol=1)
+    # What is cached is of its size.
+    assert data.load(Data("toy", image_size=1), str(tmp_path)).train_images.shape == (2, 1, 1, 3)
+    again = data.load(Data("toy", image_size=2), str(tmp_path))
+    assert again.checksum == small.checksum
+    with pytest.raises(
+        UserError, match=r"toy/train, example 0: data.image_size is 3, but an image"
+    ):
+        data.load(Data("toy", image_size=3), str(tmp_path))
+
+
 def test_the_checksum_covers_every_array():
     digits = data.load(Data("digits", train_examples=20, test_examples=20))
     for name in ("train_images", "train_labels", "test_images", "test_labels"):

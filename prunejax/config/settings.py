@@ -86,6 +86,8 @@ class Data:
     train_examples: Positive | None = None
     test_examples: Positive | None = None
     subset_seed: GeneratorSeed = 0
+    image_size: Positive | None = None
+    """Height and width that images are averaged to when they are loaded; None: as they are."""
     mean: tuple[float, ...] | None = (0.4914, 0.4822, 0.4465)
     """Of each channel, of images in [0, 1]; None: measured on the training images, as `std`."""
     std: tuple[PositiveFloat, ...] | None = (0.2470, 0.2435, 0.2616)

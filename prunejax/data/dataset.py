@@ -9,6 +9,7 @@ from jaxtyping import Float64, Int32, Int64, UInt8
 
 from prunejax.config import Data, UserError
 from prunejax.data.entry import source_of
+from prunejax.data.resize import averaged
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 """The fields of a `Dataset` that hold arrays."""
@@ -52,14 +53,18 @@ def load(config: Data, data_dir: str | None = None) -> Dataset:
 
     Args:
         config: the name, of which the first source of `SOURCES` that handles it loads the set, or
-            else TFDS; and the subset.
+            else TFDS; the subset; and the images' size.
         data_dir: where TFDS sets are prepared, and where one's own arrays are looked for if the
             name leads nowhere; None is TFDS' own default.
 
     Raises:
         UserError: if it is not there, not prepared, or no image classification.
     """
-    full = source_of(config.name).load(config.name, data_dir)
+    source = source_of(config.name)
+    if config.image_size is not None and source.load_averaged is not None:
+        full = source.load_averaged(config.name, data_dir, config.image_size)
+    else:
+        full = source.load(config.name, data_dir)
     train_images, train_labels = _subset(
         full.train_images, full.train_labels, config, "train", config.train_examples
     )
@@ -82,19 +87,22 @@ def _subset(
     split: str,
     count: int | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`count` balanced examples of a split, or all of them.
+    """`count` balanced examples of a split, or all of them, in the size that is wanted.
 
     Raises:
-        UserError: if there are not so many.
+        UserError: if there are not so many, or they are smaller than that.
     """
-    if count is None:
-        return images, labels
-    if count > len(labels):
+    if count is not None and count > len(labels):
         raise UserError(
             f"data.{split}_examples is {count}, but {config.name} has {len(labels)} there"
         )
-    chosen = balanced_subset(labels, count, config.subset_seed)
-    return images[chosen], labels[chosen]
+    if count is not None:
+        chosen = balanced_subset(labels, count, config.subset_seed)
+        images, labels = images[chosen], labels[chosen]
+    size = config.image_size
+    if size is not None and images.shape[1:3] != (size, size):
+        images = np.stack([averaged(image, size) for image in images])
+    return images, labels
 
 
 def balanced_subset(

@@ -19,6 +19,9 @@ class Source(NamedTuple):
     load: Callable[[str, str | None], "Dataset"]
     """Reads the set, whole, given `data.name` and the directory for data, or None. Raises UserError
     if it cannot."""
+    load_averaged: Callable[[str, str | None, int], "Dataset"] | None = None
+    """The same, given `data.image_size` too, where images are averaged as they are read, so that
+    they may be of several sizes. None: those that `load` has read are."""
 
 
 SOURCES: Registry[Source] = Registry("data source", "prunejax.data")

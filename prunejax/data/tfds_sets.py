@@ -14,12 +14,13 @@ from prunejax.config.errors import in_one_line
 from prunejax.data.cache import cached
 from prunejax.data.dataset import Dataset
 from prunejax.data.entry import FALLBACK, SOURCES, Source, set_names
+from prunejax.data.resize import averaged
 
 UNLABELLED = -1
 """The label that TFDS gives where there is none."""
 
 
-def load_tfds(name: str, data_dir: str | None = None) -> Dataset:
+def load_tfds(name: str, data_dir: str | None = None, image_size: int | None = None) -> Dataset:
     """A set that TFDS knows or has prepared; its decoded arrays are kept in the user's cache.
 
     The test images are those of the test split, or of the validation split where there is no test
@@ -28,10 +29,12 @@ def load_tfds(name: str, data_dir: str | None = None) -> Dataset:
     Args:
         name: of the set, also `name/config` and `name:version`.
         data_dir: where it is prepared; None is TFDS' own default.
+        image_size: height and width that its images, of whatever sizes, are averaged to; None:
+            they are of one size, and left as they are.
 
     Raises:
-        UserError: if there is no such set, it is not prepared, damaged, or no classification of
-            images of one size.
+        UserError: if there is no such set, it is not prepared, damaged, no classification of
+            images of one size, or has images smaller than `image_size`.
     """
     builder = _find(name, data_dir)
     class_names = _class_names(name, builder.info.features)
@@ -41,8 +44,8 @@ def load_tfds(name: str, data_dir: str | None = None) -> Dataset:
         raise UserError(f"{name} has the splits {there}; a train and a test split are needed")
 
     def decode() -> dict[str, np.ndarray]:
-        train_images, train_labels = _decode(builder, ["train"])
-        test_images, test_labels = _decode(builder, splits)
+        train_images, train_labels = _decode(builder, ["train"], image_size)
+        test_images, test_labels = _decode(builder, splits, image_size)
         return {
             "train_images": train_images,
             "train_labels": train_labels,
@@ -50,7 +53,8 @@ def load_tfds(name: str, data_dir: str | None = None) -> Dataset:
             "test_labels": test_labels,
         }
 
-    arrays = cached(builder.name, Path(builder.data_path), decode)
+    kept_as = f"{builder.name}-{image_size}x{image_size}" if image_size else builder.name
+    arrays = cached(kept_as, Path(builder.data_path), decode)
     return Dataset(name, class_names, **arrays)
 
 
@@ -167,10 +171,11 @@ def _class_names(name: str, features: Any) -> tuple[str, ...]:  # noqa: ANN401
 def _decode(
     builder: Any,  # noqa: ANN401
     splits: list[str],
+    image_size: int | None,
 ) -> tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, " n"]]:
     """The images and labels of the first of `splits` that has labels."""
     for split in splits:
-        images, labels = _read(builder, split)
+        images, labels = _read(builder, split, image_size)
         if set(labels) != {UNLABELLED}:
             return _checked(builder, split, images, labels)
     raise UserError(
@@ -179,14 +184,23 @@ def _decode(
     )
 
 
-def _read(builder: Any, split: str) -> tuple[list[Any], list[Any]]:  # noqa: ANN401
-    """Every example of a split as TFDS decodes it."""
+def _read(
+    builder: Any,  # noqa: ANN401
+    split: str,
+    image_size: int | None,
+) -> tuple[list[Any], list[Any]]:
+    """Every example of a split as TFDS decodes it, its image averaged if that is wanted."""
     images = []
     labels = []
     try:
         for example in builder.as_data_source(split=split):
-            images.append(example["image"])
+            image = example["image"]
+            if image_size is not None and image.dtype == np.uint8:
+                image = averaged(image, image_size)
+            images.append(image)
             labels.append(example["label"])
+    except UserError as error:
+        raise UserError(f"{builder.name}/{split}, example {len(images)}: {error}") from None
     except Exception as error:  # of protocol buffers, array_record, Pillow or TFDS
         raise UserError(
             f"{builder.data_path}: example {len(images)} of {split} cannot be read "
@@ -206,7 +220,7 @@ def _checked(
     if len(sizes) != 1 or images[0].dtype != np.uint8:
         raise UserError(
             f"{builder.name}/{split}: needs images of one size and type uint8; "
-            "resize them when preparing"
+            "set data.image_size, or resize them when preparing"
         )
     classes = builder.info.features["label"].num_classes
     wrong = [index for index, label in enumerate(labels) if not 0 <= label < classes]
@@ -222,4 +236,4 @@ def _handles(name: str) -> bool:
     return True
 
 
-SOURCES.add(Source(FALLBACK, _handles, load_tfds))
+SOURCES.add(Source(FALLBACK, _handles, load_tfds, load_tfds))

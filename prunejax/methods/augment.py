@@ -175,26 +175,27 @@ def colour_jitter(
 
     # The hue shift is computed once, between two rounds of the three cheap blends, instead of at
     # each of its possible places.
-    before_hue = jnp.arange(4) < jnp.argmax(order == HUE)
-    jittered = _blend_in_turn(image, order, factors, before_hue)
-    jittered = _blend_in_turn(_shift_hue(jittered, hue), order, factors, ~before_hue)
+    hue_place, places = jnp.argmax(order == HUE), jnp.arange(3)
+    before_hue = places < hue_place
+    blends = order[jnp.where(before_hue, places, places + 1)]
+    jittered = _blend_in_turn(image, blends, factors, before_hue)
+    jittered = _blend_in_turn(_shift_hue(jittered, hue), blends, factors, ~before_hue)
     return jnp.where(jax.random.bernoulli(choice_key, probability), jittered, image)
 
 
 def _blend_in_turn(
     image: RGB,
-    order: Int[Array, "4"],
+    order: Int[Array, "3"],
     factors: Float[Array, "3"],
-    active: Bool[Array, "4"],
+    active: Bool[Array, "3"],
 ) -> RGB:
-    """Makes the first three changes at the places that are `active`; the hue is left alone."""
-    for place in range(4):
+    """Makes the first three changes in this order, those of them that are `active`."""
+    for place in range(3):
         kind = order[place]
         gray = _gray(image)
         # Brightness blends with black, contrast with the mean gray, saturation with the gray image.
         base = jnp.where(kind == 0, 0.0, jnp.where(kind == 1, gray.mean(), gray))
-        blends = active[place] & (kind < HUE)
-        factor = jnp.where(blends, factors[jnp.minimum(kind, 2)], 1.0)
+        factor = jnp.where(active[place], factors[kind], 1.0)
         image = jnp.clip(factor * image + (1 - factor) * base, 0, 1)
     return image
 
@@ -216,7 +217,9 @@ def _shift_hue(image: RGB, shift: Number) -> RGB:
     # HSV to RGB in one formula:
     # channel = value - chroma * clip(min(k, 4 - k), 0, 1), k = (offset + hue) mod 6.
     offsets = jnp.array([[[5.0, 3.0, 1.0]]])
-    k = jnp.mod(sextant[..., None] + 6 * shift + offsets, 6)
+    k = sextant[..., None] + 6 * jax.lax.rem(shift, 1.0) + offsets
+    # It is from -6 to below 18: cheaper than a remainder of every pixel, and as exact.
+    k = jnp.where(k < 0, k + 6, jnp.where(k >= 12, k - 12, jnp.where(k >= 6, k - 6, k)))
     return largest[..., None] - chroma[..., None] * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
 
 
