@@ -53,7 +53,10 @@ def lowered(strategy, devices, stride=1):
 def test_each_kind_is_xlas_convolution_wherever_the_call_is_there(kind):
     if not is_here():
         pytest.skip(onednn.trouble(PLAIN))
-    assert onednn.trouble(kind) is None
+    why_not = onednn.trouble(kind)
+    if kind.dtype == "bfloat16" and why_not and "ends the process" in why_not:
+        pytest.skip(why_not)  # this processor has no instructions for it
+    assert why_not is None
     rng = np.random.default_rng(1)
     images = jnp.asarray(rng.normal(size=(3, 9, 9, 24)), kind.dtype)
     kernel = jnp.asarray(rng.normal(size=(*kind.size, 24, 40)), kind.dtype)
@@ -78,9 +81,9 @@ def test_it_is_called_on_cpus_of_which_each_has_whole_batches(devices, calls):
     assert lowered("unrolled", devices).count(onednn.CALL) == 0
 
 
-def test_a_stride_leaves_the_input_gradient_to_xla():
+def test_under_a_stride_the_input_gradient_is_four_calls_less_that_of_one_element():
     found = lowered("onednn", Target("cpu"), stride=2).count(onednn.CALL)
-    assert found == (1 if is_here() else 0)
+    assert found == (1 + 3 if is_here() else 0)
 
 
 def test_a_call_that_is_missing_is_not_made_and_noted(monkeypatch):
@@ -101,6 +104,18 @@ def test_a_call_that_computes_something_else_is_not_made_and_noted(monkeypatch):
     monkeypatch.setattr(onednn, "convolve", doubled)
     assert "differs from XLA's by 1 of the largest" in onednn.trouble(PLAIN)
     assert onednn.CALL not in lowered("onednn", Target("cpu"))
+
+
+def test_a_call_that_ends_the_process_is_made_in_another_one(monkeypatch):
+    onednn._last_words.cache_clear()
+    trial = "import os; print('no kernel for {dtype}', file=sys.stderr, flush=True); os.abort()"
+    monkeypatch.setattr(onednn, "TRIAL", trial)
+    text = lowered("onednn", Target("cpu"))
+    onednn._last_words.cache_clear()
+    assert onednn.CALL not in text
+    assert onednn.used() == {
+        "3x3 stride 1 float32": "XLA: its float32 ends the process (no kernel for float32)"
+    }
 
 
 def test_another_dtype_is_left_to_xla():

@@ -17,6 +17,7 @@ from jaxtyping import Float
 
 from prunejax.nn import onednn
 from prunejax.nn.onednn import NUMBERS
+from prunejax.nn.phases import input_gradient as by_phases
 from prunejax.nn.target import target
 
 Images = Float[Array, "batch height width channels"]
@@ -78,20 +79,20 @@ def _make_unrolled(
     def plain(images: Images, kernel: Kernel) -> Output:
         return _plain(images, kernel, strides, padding, platform)
 
-    def fast(images: Images, kernel: Kernel) -> Output:
+    def fast(images: Images, kernel: Kernel, strides: Strides, padding: Padding) -> Output:
         if by_onednn and _onednn_can(images, kernel, strides, padding):
             return onednn.convolve(images, kernel, strides, padding)
-        return plain(images, kernel)
+        return _plain(images, kernel, strides, padding, platform)
 
     @jax.named_scope("input_gradient")
     def image_gradient(gradient: Array, kernel: Kernel) -> Images:
-        # Without strides it is the convolution by the kernel turned round, its channels swapped.
-        turned = kernel[::-1, ::-1].swapaxes(2, 3)
-        around = _turned_padding(kernel_shape, padding)
-        steps_by_one = set(strides) == {1}
-        if by_onednn and steps_by_one and _onednn_can(gradient, turned, strides, around):
-            return onednn.convolve(gradient, turned, strides, around)
         like = jax.ShapeDtypeStruct(image_shape, kernel.dtype)
+        # XLA's own is as fast without strides. What is small is a matrix product.
+        worthwhile = platform == "cpu" and (by_onednn or set(strides) != {1})
+        if worthwhile and not _is_small(like, kernel, strides, padding):
+            found = by_phases(gradient, kernel, image_shape, strides, padding, fast)
+            if found is not None:
+                return found
         transpose = jax.linear_transpose(lambda images: plain(images, kernel), like)
         return transpose(gradient)[0]
 
@@ -101,7 +102,7 @@ def _make_unrolled(
         transpose = jax.linear_transpose(lambda kernel: plain(images, kernel), like)
         return transpose(gradient)[0]
 
-    forward = _per_model(fast)
+    forward = _per_model(lambda images, kernel: fast(images, kernel, strides, padding))
     to_images = _per_model(image_gradient)
     to_kernel = _per_model(kernel_gradient)
 
@@ -131,14 +132,6 @@ def _onednn_can(images: Images, kernel: Kernel, strides: Strides, padding: Paddi
         return False
     kind = onednn.Kind(kernel.shape[:2], tuple(strides), tuple(padding), images.dtype.name)
     return onednn.can_compute(kind)
-
-
-def _turned_padding(kernel_shape: tuple[int, ...], padding: Padding) -> Padding:
-    """Of the input gradient without strides: zeros where the kernel reaches over the edge."""
-    around = []
-    for size, (low, high) in zip(kernel_shape[:2], padding, strict=True):
-        around.append((size - 1 - low, size - 1 - high))
-    return tuple(around)
 
 
 def _per_model(function: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
@@ -174,7 +167,9 @@ def _plain(
     return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=NUMBERS)
 
 
-def _is_small(images: Images, kernel: Kernel, strides: Strides, padding: Padding) -> bool:
+def _is_small(
+    images: Images | jax.ShapeDtypeStruct, kernel: Kernel, strides: Strides, padding: Padding
+) -> bool:
     """Whether the kernel has one position, or more rows than it leaves."""
     height, width = kernel.shape[:2]
     padded_height = images.shape[1] + sum(padding[0])

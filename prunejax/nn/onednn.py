@@ -2,10 +2,14 @@
 
 XLA has a call for them and no longer a pass that makes it, so it is made here. That is XLA's
 inside, which may change without notice: before a kind of convolution is computed by it in a
-process, a small one is compiled and compared with XLA's own.
+process, a small one is compiled and compared with XLA's own. On a processor for which oneDNN has no
+kernels of a dtype the call ends the process, so the first of each dtype is tried in another one.
 """
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
@@ -21,6 +25,8 @@ NUMBERS = ("NHWC", "HWIO", "NHWC")
 """The order of the dimensions of images, kernel and output, as `lax` writes it."""
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
 """Of the largest output, by the dtype: what two orders of summation may differ by."""
+TRIAL = "own.difference(own.Kind((3, 3), (1, 1), ((1, 1), (1, 1)), {dtype!r}))"
+"""What is called in another process; what it finds does not matter there."""
 Pairs = tuple[tuple[int, int], ...]
 
 
@@ -92,6 +98,28 @@ def trouble(kind: Kind) -> str | None:
     """
     if kind.dtype not in TOLERANCE:
         return f"it has no {kind.dtype}"
+    return _last_words(kind.dtype) or difference(kind)
+
+
+@cache
+def _last_words(dtype: str) -> str | None:
+    """What another process said that the call of a dtype has ended; None if it lives."""
+    setup = f"import sys; sys.path[:] = {sys.path!r}; from prunejax.nn import onednn as own; "
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", setup + TRIAL.format(dtype=dtype)],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode == 0:
+        return None
+    told = (done.stderr.strip().splitlines() or ["without a word"])[-1]
+    return f"its {dtype} ends the process ({told[:200]})"
+
+
+def difference(kind: Kind) -> str | None:
+    """Why the call is not XLA's convolution of a kind; None if it is."""
     random = np.random.default_rng(0)
     side = 2 * max(kind.size)
     images = random.normal(size=(2, side, side, 16)).astype(kind.dtype)
