@@ -53,6 +53,10 @@ class Beside:
             self._feeder = threading.Thread(target=self._feed, daemon=True)
             self._feeder.start()
 
+    def has(self, run_dir: "Path") -> bool:
+        """Whether a run was added."""
+        return run_dir in self._added
+
     def take(self) -> "Path | None":
         """A run that the second process has not begun, to be measured here; None if none waits."""
         with self._changed:

@@ -65,9 +65,6 @@ def evaluate(runs: "Sequence[Path]", measuring: Beside) -> None:
             plans[run_dir] = _plan(run_dir)
         except (UserError, OSError) as error:
             skipped[run_dir.name] = error
-    for run_dir, (_, pending) in plans.items():
-        if pending:
-            measuring.add(run_dir)
 
     def measure(run_dir: "Path") -> None:
         try:
@@ -75,6 +72,12 @@ def evaluate(runs: "Sequence[Path]", measuring: Beside) -> None:
         except (UserError, OSError) as error:
             skipped[run_dir.name] = error
 
+    # The first is measured here at once: a single one needs no second process.
+    waiting = [run_dir for run_dir in plans if plans[run_dir][1] and not measuring.has(run_dir)]
+    for run_dir in waiting[1:]:
+        measuring.add(run_dir)
+    for run_dir in waiting[:1]:
+        measure(run_dir)
     while (run_dir := measuring.take()) is not None:
         measure(run_dir)
     measuring.wait()

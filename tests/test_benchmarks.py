@@ -24,6 +24,19 @@ ROOT = Path(__file__).parents[1]
 TINY = Spec(depth=10, widen=1, size=8, batch=4)
 
 
+def tiny_options(networks):
+    """What the flags would say of one and two models, four images a step."""
+    return suites.Options(
+        models=(1, 2),
+        networks=networks,
+        contestants="",
+        batch=4,
+        dtype="float32",
+        repeats=1,
+        limit_s=1.0,
+    )
+
+
 def test_a_suite_writes_its_rows_as_json_and_markdown(tmp_path):
     command = [sys.executable, "-m", "benchmarks.run", "--suite=prune", "--repeats=2"]
     command.append(f"--out={tmp_path}")
@@ -60,15 +73,7 @@ def test_every_suite_names_contestants_that_there_are(monkeypatch):
             specs.extend(contestant.specs)
 
     monkeypatch.setattr(suites, "duel", pretend)
-    options = suites.Options(
-        models=(1, 2),
-        networks="8x8",
-        contestants="",
-        batch=4,
-        dtype="float32",
-        repeats=1,
-        limit_s=1.0,
-    )
+    options = tiny_options("8x8")
     for name, suite in suites.SUITES.items():
         if name != "step":  # which has no contestants
             assert list(itertools.chain(*suite(options)))
@@ -84,15 +89,7 @@ def test_the_accelerators_suite_leaves_nothing_out_at_a_tiny_size(tmp_path, monk
     monkeypatch.setattr(accelerator, "ROUND_S", 0.01)
     monkeypatch.setattr(accelerator, "has_pytorch", lambda: False)
     monkeypatch.setitem(suites.NETWORKS, "tiny", TINY)
-    options = suites.Options(
-        models=(1, 2),
-        networks="tiny",
-        contestants="",
-        batch=4,
-        dtype="float32",
-        repeats=1,
-        limit_s=1.0,
-    )
+    options = tiny_options("tiny")
     rows = list(itertools.chain(*accelerator.accelerator(options)))
     assert [row["part"] for row in rows[:6]] == [
         "device",

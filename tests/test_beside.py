@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from experiments import beside
+from experiments import evaluate as evaluation
 from experiments.beside import Beside
 from prunejax.measures import load_measures
 from prunejax.runs import run
@@ -127,3 +129,23 @@ def test_the_process_ends_with_its_pipe(tmp_path):
     command = [sys.executable, "-m", "experiments.beside"]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("runs", [1, 3])
+def test_only_what_can_be_shared_starts_a_second_process(
+    runs, second_process, monkeypatch, tmp_path
+):
+    second_process(ECHO)
+    measured = []
+
+    def measure(run_dir, load):
+        measured.append(run_dir.name)
+        return SimpleNamespace(levels=[], failures={})
+
+    monkeypatch.setattr(evaluation, "_plan", lambda run_dir: (None, ["quality"]))
+    monkeypatch.setattr(evaluation, "_measure", measure)
+    with beside.beside() as measuring:
+        evaluation.evaluate([tmp_path / str(number) for number in range(runs)], measuring)
+        assert (measuring._feeder is not None) == (runs > 1)
+    # What the second process has measured is read here, by the same function.
+    assert sorted(measured) == [str(number) for number in range(runs)]
