@@ -16,6 +16,7 @@ usage() {
   report FLAGS      measures and report of what is trained: --workdir=runs/digits
   train | evaluate | prepare  FLAGS
                     one step of it; each answers --help
+  join   FLAGS      one study of measured ones of other seeds: --workdir=runs/all --parts=runs/a,runs/b
   slurm  FLAGS      the study as Slurm jobs: --nodes=2 --gpus=4; --print only shows them; see: ./launch.sh slurm --help
   hosts  A,B,... COMMAND FLAGS
                     study, train or evaluate on several hosts without a scheduler: a process on each, over ssh
@@ -176,7 +177,7 @@ report)
   for_study "$@"
   run report --measure "$@"
   ;;
-study | train | evaluate | slurm)
+study | train | evaluate | slurm | join)
   for_study "$@"
   run "$command" "$@"
   ;;

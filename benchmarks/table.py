@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from benchmarks.suites import Options, Row
+from prunejax.runs import provenance
 from prunejax.training.machine import cores
 
 PACKAGES = {"jax": "jax", "jaxlib": "jaxlib", "torch": "torch", "scikit-learn": "sklearn"}
@@ -21,6 +22,7 @@ def write(out: Path, name: str, description: str, options: Options, rows: list[R
     result = {
         "suite": name,
         "machine": machine(),
+        "commit": commit(),
         "batch": options.batch,
         "dtype": options.dtype,
         "repeats": options.repeats,
@@ -32,8 +34,8 @@ def write(out: Path, name: str, description: str, options: Options, rows: list[R
         "",
         " ".join(description.split()),
         "",
-        f"{machine()}; batch {options.batch}, {options.dtype}; medians of {options.repeats} "
-        "rounds in turns, each after one that is not counted.",
+        f"{machine()}; commit {commit()[:10]}; batch {options.batch}, {options.dtype}; medians of "
+        f"{options.repeats} rounds in turns, each after one that is not counted.",
         "",
     ]
     lines += markdown_table(rows)
@@ -65,6 +67,11 @@ def machine() -> str:
             parts.append(f"{package} {importlib.metadata.version(package)}")
     memory = os.environ.get("GLIBC_TUNABLES") or "without the memory settings of launch.sh"
     return f"{', '.join(parts)}; {memory}"
+
+
+def commit() -> str:
+    """Of the code that was measured; see `provenance.commit_of`."""
+    return provenance.commit_of(Path(provenance.__file__))
 
 
 def _processor() -> str:

@@ -38,6 +38,7 @@ _DEFINITIONS: dict[str, tuple] = {
     ),
     "preset": (flags.DEFINE_enum, None, list(PRESETS), "The settings to start from."),
     "workdir": (_TEXT, None, "Where runs are, a directory each. With --preset: runs/PRESET."),
+    "parts": (flags.DEFINE_list, None, "Work directories whose runs are joined: runs/a,runs/b."),
     "data_dir": (_TEXT, None, "Where TFDS data sets are prepared. Default: TFDS' own."),
     "models": (_INTEGER, None, "Seeds per sparsity. Default: the preset's."),
     "sparsities": (

@@ -1,6 +1,7 @@
 """The second process that measures: the same files, and nothing is lost when it fails."""
 
 import os
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -11,11 +12,11 @@ import pytest
 from experiments import beside
 from experiments import evaluate as evaluation
 from experiments.beside import Beside
+from prunejax.config import MeasureSettings
 from prunejax.measures import load_measures
-from prunejax.runs import run
+from prunejax.measures.evaluation import evaluate as measure
+from prunejax.runs import load_population, run
 from prunejax.training import machine
-
-ONE_AFTER_THE_OTHER = "--set=measure.probe_models=1"
 
 
 @pytest.fixture(scope="module")
@@ -29,25 +30,20 @@ def trained(make_config, dataset, tmp_path_factory):
 
 def evaluate(workdir, **environment):
     command = [sys.executable, "-m", "experiments.evaluate", f"--workdir={workdir}"]
-    command.append(ONE_AFTER_THE_OTHER)
+    command.append("--set=measure.probe_models=1")
     return subprocess.run(
         command, capture_output=True, text=True, env=os.environ | environment, check=True
     )
 
 
 @pytest.mark.skipif(machine.cores() < 2, reason="a second process needs a second core")
-def test_two_processes_measure_what_one_does(trained, tmp_path):
+def test_two_processes_measure_what_one_does(trained, dataset, tmp_path):
     for name in ("alone", "beside"):
-        (tmp_path / name).mkdir()
-        for source in trained.iterdir():
-            subprocess.run(["cp", "-r", source, tmp_path / name], check=True)
-    # A process of one core has none beside it.
-    command = ["taskset", "-c", str(min(os.sched_getaffinity(0)))]
-    command += [sys.executable, "-m", "experiments.evaluate", f"--workdir={tmp_path / 'alone'}"]
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
-    subprocess.run(
-        [*command, ONE_AFTER_THE_OTHER], env=environment, check=True, capture_output=True
-    )
+        shutil.copytree(trained, tmp_path / name)
+    settings = MeasureSettings(probe_models=1)
+    for name in ("sup_dense", "sup_gmp"):
+        directory = tmp_path / "alone" / name
+        measure(load_population(directory), dataset, directory, settings)
     done = evaluate(tmp_path / "beside", JAX_NUM_CPU_DEVICES="2")
     # Its own bars are of the runs that were left to it.
     assert done.stderr.count("sup_dense") == 0 or done.stderr.count("sup_gmp") == 0
@@ -138,12 +134,12 @@ def test_only_what_can_be_shared_starts_a_second_process(
     second_process(ECHO)
     measured = []
 
-    def measure(run_dir, load):
+    def note(run_dir, load):
         measured.append(run_dir.name)
         return SimpleNamespace(levels=[], failures={})
 
     monkeypatch.setattr(evaluation, "_plan", lambda run_dir: (None, ["quality"]))
-    monkeypatch.setattr(evaluation, "_measure", measure)
+    monkeypatch.setattr(evaluation, "_measure", note)
     with beside.beside() as measuring:
         evaluation.evaluate([tmp_path / str(number) for number in range(runs)], measuring)
         assert (measuring._feeder is not None) == (runs > 1)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from report_studies import OUTSIDERS, PAPER, SUP, changed, make_run, make_study
 
 from prunejax.config import Experiment, Pruning
+from prunejax.report.comparison import dense_and_pruned, effect
 from prunejax.report.figures import (
     agreement,
     figure_1,
@@ -24,6 +25,11 @@ from prunejax.report.figures import (
     training_curves,
 )
 from prunejax.report.figures import style as styles
+from prunejax.report.figures.costs import looks_of, what_pruning_costs
+from prunejax.report.figures.noise import pies_and_noise
+from prunejax.report.noise import floors_of
+from prunejax.report.resamples import Resamples
+from prunejax.report.study import pruned_experiments, title
 
 FIGURES = (figure_1, figure_2, figure_3, figure_4, figure_5, figure_7)
 
@@ -94,8 +100,8 @@ def test_every_method_has_its_row_and_every_experiment_its_column(outsiders):
         ]
     ]
     found = " ".join(titles(figure_7(outsiders)))
-    for title in ("Sup / magnitude, 90%", "Sup / random, 50%", "Aux / later", "yours / zz"):
-        assert title in found
+    for name in ("Sup / magnitude, 90%", "Sup / random, 50%", "Aux / later", "yours / zz"):
+        assert name in found
     within = {name: outsiders[name] for name in ("xylophone", "oboe")}
     assert "figure_4" not in make_figures(outsiders, {})  # nothing is pruned at once
     assert len(panels(figure_5(within))) == 2
@@ -369,3 +375,64 @@ def test_a_run_of_one_image_and_one_model_has_figures():
     }
     for picture in make_figures(study, {}).values():
         picture.figure.draw_without_rendering()
+
+
+# ------------------------------------------------------------- costs and noise
+
+
+def bars_of(axis):
+    """The points of each line with bars, and the lower and upper ends."""
+    found = []
+    for container in axis.containers:
+        line, _, (ends,) = container.lines
+        low, high = np.array(ends.get_segments())[:, :, 1].T
+        found.append((line.get_xdata(), line.get_ydata(), low, high))
+    return found
+
+
+def test_what_pruning_costs_has_a_line_for_each_experiment_and_a_band_for_each_method(study):
+    figure = what_pruning_costs(study)
+    lost, pies = figure.axes
+    names = pruned_experiments(study)
+    for axis, name in ((lost, "accuracy"), (pies, "pies")):
+        for experiment, (x, y, low, high) in zip(names, bars_of(axis), strict=True):
+            levels = [0.5, 0.9]
+            np.testing.assert_allclose(x, [100 * level for level in levels], atol=2)
+            for level, value, bottom, top in zip(levels, y, low, high, strict=True):
+                models = dense_and_pruned(study, experiment, level)
+                assert value == pytest.approx(effect(name, Resamples(study), models)[0])
+                assert bottom <= value <= top
+    bands = [patch for patch in pies.patches if patch.get_alpha() == 0.15]
+    floors = {floor for floor in floors_of(study).values()}
+    assert {(band.get_y(), band.get_y() + band.get_height()) for band in bands} == {
+        (pytest.approx(floor.low), pytest.approx(floor.high)) for floor in floors
+    }
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == [title(study, name) for name in names] + [
+        "Sup: noise floor",
+        "SCL: noise floor",
+    ]
+
+
+def test_one_way_of_pruning_looks_the_same_in_all_methods(study):
+    looks = looks_of(study)
+    for first, second in (("sup_gmp", "scl_gmp"), ("sup_one_shot", "scl_one_shot")):
+        assert looks[first]["marker"] == looks[second]["marker"]
+        assert looks[first]["color"] != looks[second]["color"]
+    assert len({(look["color"], look["marker"]) for look in looks.values()}) == len(looks)
+
+
+def test_pies_and_noise_end_at_the_whole_populations(study):
+    figure = pies_and_noise(study)
+    assert titles(figure) == ["Sup, 90% pruned", "SCL, 90% pruned"]
+    for axis, method in zip(figure.axes, ("sup", "scl"), strict=True):
+        lines = {line.get_label(): line for line in axis.lines}
+        dense = study[f"{method}_dense"].at(0.0)
+        pies = study[f"{method}_gmp"].at(0.9).pies(dense)
+        assert lines["GMP"].get_xdata()[-1] == len(dense.seeds)
+        assert lines["GMP"].get_ydata()[-1] == pies.sum()
+        further = lines["the same, extrapolated"]
+        assert further.get_ydata()[-1] == pytest.approx(floors_of(study)[f"{method}_gmp"].mean)
+    one = {name: run.at(run.levels[-1]) for name, run in study.items()}
+    one = {name: changed(run, excluded=np.arange(len(run.seeds)) > 0) for name, run in one.items()}
+    assert "needs 2 dense models" in said(pies_and_noise(one))

@@ -56,6 +56,88 @@ def test_the_noise_floor_compares_disjoint_halves_of_the_dense_models():
         statistics.noise_floor(same[:1], 3)
 
 
+def test_the_noise_floor_takes_subsets_of_any_size_up_to_half():
+    rng = np.random.default_rng(0)
+    dense = rng.integers(0, 3, (7, 40))
+    for size in (1, 2, 3):
+        counts = statistics.noise_floor(dense, 3, 20, size)
+        in_order = np.tile(np.arange(7), (20, 1))
+        places = np.random.default_rng(0).permuted(in_order, axis=1)
+        for count, row in zip(counts, places, strict=True):
+            first, second = dense[row < size], dense[(row >= 3) & (row < 3 + size)]
+            assert count == naive_pies(first, second)
+    for size in (0, 4):
+        with pytest.raises(ValueError, match=f"disjoint subsets of {size}"):
+            statistics.noise_floor(dense, 3, size=size)
+
+
+@pytest.mark.parametrize("models", [8, 10, 20])
+def test_the_floor_of_the_whole_population_is_nearer_than_that_of_its_halves(models):
+    """Images whose classes are voted for by chance, some of them nearly evenly."""
+    rng = np.random.default_rng(models)
+    weights = rng.gamma(0.25, size=(2000, 10))
+    weights[:, 0] += rng.gamma(3.0, size=2000)
+    ends = (weights / weights.sum(1, keepdims=True)).cumsum(1)
+
+    def population():
+        drawn = rng.random((models, 2000, 1))
+        return np.minimum((drawn > ends).sum(2), 9)
+
+    truth, halves, extrapolated = [], [], []
+    nobody = np.ones((1, models), np.float32)
+    for _ in range(20):
+        first, second = population(), population()
+        truth.append(statistics.pie_counts(first, second, nobody, nobody, 10)[0])
+        counts = np.asarray(statistics.noise_floor(first, 10, 20))
+        halves.append(counts.mean())
+        extrapolated.append(statistics.floor_at(counts, models // 2, models).mean())
+    assert np.mean(extrapolated) == pytest.approx(np.mean(truth), rel=0.1)
+    assert np.mean(halves) > 1.3 * np.mean(truth)
+
+
+def test_as_many_seeds_as_would_decide_have_an_interval_that_leaves_out_zero():
+    """Of values whose mean and deviation stay as they are."""
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=8)
+    values = 0.4 + (values - values.mean()) / values.std()
+    weights = statistics.bootstrap_weights(8)
+    low, high = statistics.interval(values.mean(), weights @ values / 8, 8)
+    assert low < 0 < high
+    seeds = statistics.seeds_to_decide(values.mean(), (low, high), 8)
+    for count, decided in ((seeds + 2, True), (seeds - 2, False)):
+        # As many values as that, of the same mean and the same deviation of one drawn at random.
+        many = np.resize(values, count)
+        many = values.mean() + (many - many.mean()) / many.std(ddof=1) * values.std(ddof=1)
+        of_many = statistics.bootstrap_weights(count)
+        found = statistics.interval(values.mean(), of_many @ many / count, count)
+        assert (found[0] > 0) == decided, (count, found)
+
+
+def test_what_is_decided_needs_no_more_seeds_and_what_has_no_effect_no_number():
+    assert statistics.seeds_to_decide(2.0, (1.0, 3.0), 5) == 5
+    assert statistics.seeds_to_decide(-2.0, (-3.0, -1.0), 5) == 5
+    assert statistics.seeds_to_decide(0.0, (-1.0, 1.0), 5) is None
+    assert statistics.seeds_to_decide(1e-3, (-1.0, 1.0), 5) is None
+    # Only the end towards 0 decides.
+    assert statistics.seeds_to_decide(1.0, (-0.1, 9.0), 5) < 10
+
+
+@pytest.mark.parametrize("falls", [False, True])
+def test_a_trend_of_as_many_blocks_as_would_decide_is_significant(falls):
+    values = np.array([[0, 1, 2, 3], [3, 1, 0, 2], [2, 1, 0, 3.0]])
+    if falls:
+        values = values[:, ::-1]
+    assert min(statistics.trend(values)) > 0.2
+    times = -(-statistics.seeds_for_trend(values) // 3)
+    assert times > 2
+    assert min(statistics.trend(np.tile(values, (times, 1)))) < 0.0255
+    assert min(statistics.trend(np.tile(values, (times - 1, 1)))) > 0.025
+
+
+def test_blocks_without_a_trend_have_no_number_that_would_decide():
+    assert statistics.seeds_for_trend(np.array([[0, 1, 2.0], [2, 1, 0]])) is None
+
+
 def test_bootstrap_weights_draw_as_many_seeds_as_there_are():
     weights = statistics.bootstrap_weights(7)
     assert weights.shape == (1000, 7)

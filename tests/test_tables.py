@@ -57,7 +57,9 @@ def test_table_1_counts_pies_and_accuracy_beside_the_noise_floor_and_the_publish
         ["90", "2", "66.67 ± 23.57"],
     ]
     # Of the halves, one model each, those with the third model differ in one image.
-    floor = np.asarray(statistics.noise_floor(study["sup_dense"].predictions, 2)).mean()
+    # From one model to three, by the square root.
+    halves = np.asarray(statistics.noise_floor(study["sup_dense"].predictions, 2)).mean()
+    floor = halves / 3**0.5
     assert table.rows[2][1].beside == f"floor {floor:.0f}; paper 7"
     assert table.rows[2][2].beside == "paper 80 ± 0.4"
     hooker = column(table_3(study, published), "Hooker et al. 2019 PIE")

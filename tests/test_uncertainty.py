@@ -10,6 +10,7 @@ from prunejax.config import Experiment, Pruning
 from prunejax.measures import Column, statistics
 from prunejax.report.cells import intervals
 from prunejax.report.comparison import answer, comparison, overlap
+from prunejax.report.opening import opening
 from prunejax.report.paper_tables import can_ask_findings, findings
 from prunejax.report.recall import recall_change
 from prunejax.report.resamples import Resamples
@@ -177,6 +178,40 @@ def test_the_comparison_is_the_difference_of_losses_and_answers_the_question(stu
     assert sentences[1].startswith("Δ GMP against GMP at 90%: ")
 
 
+def test_the_page_opens_with_a_sentence_that_says_who_is_hurt_more(study, outsiders):
+    table = comparison(study)
+    row = compared(table, "SCL / GMP", 0.9)
+    plain, sentences = opening(study, table)
+    assert plain == (
+        "Pruning 90% of the weights (GMP) costs networks trained by SCL "
+        f"{row.first_lost.value:.1f} points of test accuracy, and those trained by Sup "
+        f"{row.second_lost.value:.1f}: it hurts SCL more."
+    )
+    assert sentences == answer(study, table)
+    # Of three methods there is no such sentence.
+    assert opening(outsiders, comparison(outsiders))[0] == ""
+
+
+def test_what_is_undecided_says_how_many_seeds_would_decide_it(study):
+    """Of SCL, which loses as much as Sup but for one model more."""
+    same = study["sup_gmp"].predictions.copy()
+    same[3, :4] = study["sup_gmp"].labels[:4]
+    study = dict(study)
+    study["scl_dense"] = changed(
+        study["scl_dense"], predictions=study["sup_dense"].predictions.copy()
+    )
+    study["scl_gmp"] = changed(study["scl_gmp"], predictions=same)
+    difference = compared(comparison(study), "SCL / GMP", 0.9).lost_difference
+    low, high = difference.interval
+    assert low <= 0 <= high
+    seeds = statistics.seeds_to_decide(difference.value, (low, high), 3)
+    told = "more than 1,000 seeds" if seeds is None else f"{seeds} seeds"
+    assert difference.beside == f"{told} would decide"
+    assert difference.all in opening(study, comparison(study))[1][0]
+    holds = find(findings(study), "GMP costs SCL more accuracy than Sup [points]")[2]
+    assert (holds.text, holds.beside) == ("undecided", difference.beside)
+
+
 def test_comparisons_within_a_method_and_between_several_read_well(outsiders):
     table = comparison(outsiders)
     assert list(table.header[:4]) == ["Pruning", "A", "B", "Sparsity [%]"]
@@ -258,8 +293,10 @@ def test_findings_are_effects_with_their_sign_and_the_papers(study):
     ours, holds, floors, paper = found["Δ GMP gives SCL fewer PIEs than GMP"]
     delayed = study["scl_delayed_gmp"].at(0.9).pies(dense)
     assert ours.value == delayed.sum() - pies.sum() < 0
-    floor = np.asarray(statistics.noise_floor(dense.predictions, 4))
-    assert floors.text.split("; ") == [f"{floor.mean():.0f} [{floor.min()}, {floor.max()}]"] * 2
+    half, models = len(dense.seeds) // 2, len(dense.seeds)
+    floor = np.asarray(statistics.noise_floor(dense.predictions, 4)) * (half / models) ** 0.5
+    told = f"{floor.mean():.0f} [{floor.min():.0f}, {floor.max():.0f}]"
+    assert floors.text.split("; ") == [told] * 2
     assert paper.text == "-"
 
     ours, holds, *_ = found["GMP costs SCL Q-Score"]

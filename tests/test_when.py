@@ -13,8 +13,10 @@ from prunejax.measures.statistics import trend
 from prunejax.report import page
 from prunejax.report.all_tables import make_tables
 from prunejax.report.figures.when import when_to_prune
+from prunejax.report.opening import opening
 from prunejax.report.study import sweeps, without_sweeps
-from prunejax.report.when import points, trend_table, trends, when_answer, when_table
+from prunejax.report.table import Table
+from prunejax.report.when import points, trend_table, trends, when_table
 
 BEGINS = (0.5, 0.0, 10)
 """Not in order, and the last in steps, of 40."""
@@ -136,7 +138,7 @@ def test_the_sentence_says_which_way_the_trend_goes(study):
     late, early = trends(study)
     assert (late.found, early.found) == ("no", "yes")
     assert (late.seeds, late.begins) == (SEEDS, 3)
-    sentences = when_answer(study)
+    plain, sentences = opening(study, Table("", ""))
     assert sentences[0].startswith("Earlier pruning costs Sup more at 90%: no, later pruning does.")
     assert sentences[1].startswith("Earlier pruning costs SCL more at 90%: yes.")
     assert re.search(
@@ -144,6 +146,23 @@ def test_the_sentence_says_which_way_the_trend_goes(study):
         r"3 begins by 4 seeds: p < 0.001\.$",
         sentences[1],
     )
+    assert plain == (
+        "By the begin of pruning to 90%, least is lost by Sup from 0% of its training (15.0 "
+        "points) and by SCL from 50% of its training (15.0 points)."
+    )
+
+
+def test_an_undecided_trend_says_how_many_seeds_would_decide_it(study):
+    """Of values that rise in two seeds and fall in the others, by less."""
+    lost = np.array([[0, 1, 2], [0, 2, 3], [2, 0, 1], [2, 1, 0]])
+    predictions = [wrong(count) for count in lost.T[np.argsort([0.5, 0.0, 0.25])].ravel()]
+    arrays = dict(study["late"].arrays) | {"predictions": np.stack(predictions)}
+    study["late"] = dataclasses.replace(study["late"], arrays=arrays)
+    found = trends(study)[0]
+    assert found.found == "undecided"
+    assert re.fullmatch(r"\d+ seeds would decide", found.power)
+    assert found.power in opening(study, Table("", ""))[1][0]
+    assert found.power == trend_table(study).rows[0][2].beside
 
 
 def test_a_seed_that_lacks_a_begin_is_no_block_of_the_test(study):
@@ -157,9 +176,11 @@ def test_without_two_seeds_nothing_is_decided(study):
     excluded = np.tile(np.arange(SEEDS) > 0, len(BEGINS))
     study["early"] = dataclasses.replace(study["early"], excluded=excluded)
     assert trends(study)[1].found == "undecided"
-    assert when_answer(study)[1].endswith("a test of the trend needs 2 seeds and 3 begins.")
+    assert opening(study, Table("", ""))[1][1].endswith(
+        "a test of the trend needs 2 seeds and 3 begins."
+    )
     study["early"] = dataclasses.replace(study["early"], excluded=excluded | True)
-    assert when_answer(study)[1].endswith("No seed has a model at every begin.")
+    assert opening(study, Table("", ""))[1][1].endswith("No seed has a model at every begin.")
     assert "0 of 4 models" in when_table(study).rows[3][3].text
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from prunejax.measures import Column, RunMeasures
+from prunejax.report.noise import FLOOR, noise_floors
 from prunejax.report.resamples import INTERVALS, Resamples, with_interval
 from prunejax.report.study import (
     Study,
@@ -17,7 +18,7 @@ from prunejax.report.study import (
     why_not,
 )
 from prunejax.report.table import NOTHING, Cell, Table
-from prunejax.report.tables import noise_floors, sparsity_cell
+from prunejax.report.tables import sparsity_cell
 
 
 def intervals(study: Study) -> Table:
@@ -48,10 +49,7 @@ def intervals(study: Study) -> Table:
 
     header = ["Models", "Sparsity [%]", "n", "Accuracy [%]", "PIEs", "Noise floor [range]"]
     header += [column.header for column in columns]
-    note = (
-        f"95% {INTERVALS}. Noise floor: PIEs between disjoint halves of the dense models, mean "
-        f"and range of 100 splits.{_measured_of_fewer(study, columns)}"
-    )
+    note = f"95% {INTERVALS}. {FLOOR}, mean and range.{_measured_of_fewer(study, columns)}"
     return Table("intervals", f"Every cell, over {scope(study)}", header, rows, note)
 
 

@@ -69,7 +69,8 @@ def collect(workdir: Path, load_data: Callable[[Data], Dataset]) -> Collected:
             )
             continue
         shown[name] = run
-        commits.add(_short(load_provenance(workdir / name)["commit"]))
+        for session in load_provenance(workdir / name)["sessions"]:
+            commits.add(_short(str(session["commit"])))
         try:
             curves[name] = load_curves(workdir / name, len(run.seeds))
         except UserError as error:

@@ -7,7 +7,7 @@ import numpy as np
 
 from prunejax.measures import RunMeasures
 from prunejax.measures.statistics import jaccard
-from prunejax.report.resamples import INTERVALS, Resamples, with_interval
+from prunejax.report.resamples import INTERVALS, Resamples, seeds_text, with_interval
 from prunejax.report.study import (
     Pair,
     Study,
@@ -31,6 +31,7 @@ UNKNOWN: Effect = (np.nan, np.full(1, np.nan), 0)
 """Where nothing was measured; one NaN is combined with replicates of any number."""
 DIGITS = {"accuracy": 2, "pies": 0, "q": 3, "depth": 2}
 """Of each effect, after the point."""
+POWER = "How many seeds would decide what is undecided is told for an effect as large as it seems."
 
 
 class DenseAndPruned(NamedTuple):
@@ -130,10 +131,10 @@ def comparison(study: Study) -> Table:
             value, replicates, models = effect(name, resamples, found[0])
             other, other_replicates, other_models = effect(name, resamples, found[1])
             cells += [Cell(f"{value:.{digits}f}", value), Cell(f"{other:.{digits}f}", other)]
-            difference = with_interval(
-                value - other, replicates - other_replicates, digits, min(models, other_models)
-            )
-            cells.append(difference)
+            fewest = min(models, other_models)
+            difference = with_interval(value - other, replicates - other_replicates, digits, fewest)
+            seeds = seeds_text(difference, fewest)
+            cells.append(difference._replace(beside=seeds) if seeds else difference)
         rows.append(Compared(*start, *cells))
 
     # Where the same two methods are compared throughout, the headings can name them.
@@ -142,7 +143,7 @@ def comparison(study: Study) -> Table:
     header += [f"{a}: accuracy lost [points]", f"{b}: accuracy lost [points]", f"{a} − {b} [95%]"]
     header += [f"{a}: PIEs", f"{b}: PIEs", f"{a} − {b}: PIEs [95%]"]
     heading = f"What pruning costs {a}, against {b}"
-    return Table("comparison", heading, header, rows, f"95% {INTERVALS}.")
+    return Table("comparison", heading, header, rows, f"95% {INTERVALS}. {POWER}")
 
 
 def _compared_cells(

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from prunejax.config.errors import in_one_line
 from prunejax.data import Dataset
 from prunejax.report.all_tables import table_makers
-from prunejax.report.comparison import answer
 from prunejax.report.figures import Curves, Picture, picture_makers
 from prunejax.report.figures.style import (
     colours,
@@ -21,12 +20,17 @@ from prunejax.report.figures.style import (
     texts_of,
 )
 from prunejax.report.hover import hover_data
+from prunejax.report.opening import opening
 from prunejax.report.published import Published
-from prunejax.report.study import Study, methods, prunes, question, scope, without_sweeps
+from prunejax.report.study import Study, methods, question, scope
 from prunejax.report.table import Table
-from prunejax.report.when import when_answer
 from prunejax.runs.directory import write_whole
 from prunejax.types import Path
+
+LEADING = ("what_pruning_costs", "when_to_prune")
+"""Figures that the page opens with."""
+UNFOLDED = ("findings", "comparison", "when")
+"""Tables of which the first that there is stands beside the findings, and not folded."""
 
 
 def write(
@@ -61,16 +65,21 @@ def write(
 
     # The page opens with the answer, of which the comparison holds the numbers.
     compared = next((table for table in tables if table.name == "comparison"), Table("", ""))
+    plain, sentences = opening(study, compared)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("prunejax.report", ""), autoescape=True
     )
     # Where points lie is known only now: the layout is settled when a figure is drawn.
+    shown = {name: _shown(name, picture, drawn[name]) for name, picture in pictures.items()}
+    made = [table.name for table in tables]
+    unfolded = next((name for name in UNFOLDED if name in made), None)
     figures = {name: picture.figure for name, picture in pictures.items()}
     hover = hover_data(study, figures, dataset)
     pointed = [name for name, panels in hover["panels"].items() if panels and name != "figure_6"]
     page = environment.get_template("report.html.j2").render(
         question=question(study),
-        answer=_answer(study, compared),
+        plain=plain,
+        answer=sentences,
         methods=_methods(study),
         about=about(study),
         source=source,
@@ -81,23 +90,16 @@ def write(
             *failed_pictures,
             *_font_notes(study),
         ],
-        tables=tables,
-        pictures=[_shown(name, picture, drawn[name]) for name, picture in pictures.items()],
+        findings=[table for table in tables if table.name == unfolded],
+        tables=[table for table in tables if table.name != unfolded],
+        leading=[shown[name] for name in LEADING if name in shown],
+        pictures=[shown[name] for name in shown if name not in LEADING],
         pointed=[name.replace("_", " ").capitalize() for name in pointed],
         hover=hover,
     )
     path = directory / "report.html"
     write_whole(path, page)
     return path
-
-
-def _answer(study: Study, compared: Table) -> list[str]:
-    """What the comparison says, and what the sweeps over begins do."""
-    single = without_sweeps(study)
-    sentences = when_answer(study)
-    if prunes(single) or not sentences:
-        sentences = [*answer(single, compared), *sentences]
-    return sentences
 
 
 def _all_tables(

@@ -7,16 +7,18 @@ import numpy as np
 
 from prunejax.report.comparison import (
     DIGITS,
+    POWER,
     DenseAndPruned,
     dense_and_pruned,
     effect,
     verdict,
 )
+from prunejax.report.noise import FLOOR, noise_floors
 from prunejax.report.published import Published, find_papers, paper_key, paper_title
-from prunejax.report.resamples import INTERVALS, Resamples, with_interval
+from prunejax.report.resamples import INTERVALS, Resamples, seeds_text, with_interval
 from prunejax.report.study import Study, headline, percent, pruned_experiments, scope
 from prunejax.report.table import NOTHING, Cell, Table
-from prunejax.report.tables import FLOOR, grid, noise_floors, pies_and_accuracy
+from prunejax.report.tables import grid, pies_and_accuracy
 
 TABLE_3 = "sup_gmp"
 """The experiment of the paper's Table 3."""
@@ -25,7 +27,7 @@ TABLE_3 = "sup_gmp"
 def table_3(study: Study, published: Published | None = None) -> Table:
     """PIEs of Sup / GMP beside those of Hooker et al. 2019, as Table 3."""
     heading = f"Table 3. {paper_title(study, TABLE_3)}: PIEs among {scope(study)}, and accuracy"
-    table = Table("table_3", heading, note=FLOOR)
+    table = Table("table_3", heading, note=f"{FLOOR}, mean.")
     names = filter(None, [find_papers(study, TABLE_3)])
     table = grid(table, study, list(names), pies_and_accuracy(study), published)
     if published is None:
@@ -115,7 +117,7 @@ def findings(study: Study, published: Published | None = None) -> Table:
 
     header = ["Finding", "Ours [95%]", "Holds here", "Noise floor of each [range]"]
     heading = f"What the paper finds at {percent(study, sparsity)}%, PIEs among {scope(study)}"
-    note = f"95% {INTERVALS}."
+    note = f"95% {INTERVALS}. {POWER} {FLOOR}, mean and range."
     if published is not None:
         header.append("Paper")
         note += " Paper: PIEs among 10,000, of 30 WRN-16-2 models."
@@ -153,7 +155,8 @@ def _ours(
     if finding.effect == "pies":
         names = [find_papers(study, key) for key in finding.experiments]
         noise = "; ".join(floors[name].text for name in names if name is not None)
-    return [ours, Cell(verdict(ours, finding.sign)), Cell(noise)]
+    holds = Cell(verdict(ours, finding.sign), beside=seeds_text(ours, fewest))
+    return [ours, holds, Cell(noise)]
 
 
 def _cells_of_paper(study: Study, key: str, sparsity: float) -> DenseAndPruned | str:

@@ -3,7 +3,12 @@
 import numpy as np
 
 from prunejax.measures import RunMeasures
-from prunejax.measures.statistics import bootstrap_weights, interval, pie_counts
+from prunejax.measures.statistics import (
+    bootstrap_weights,
+    interval,
+    pie_counts,
+    seeds_to_decide,
+)
 from prunejax.report.study import Study
 from prunejax.report.table import Cell
 
@@ -62,3 +67,20 @@ def with_interval(
     low, high = interval(estimate, finite, models)
     low, high = max(low, least), max(high, least)
     return Cell(f"{text} [{low:.{digits}f}, {high:.{digits}f}]", estimate, interval=(low, high))
+
+
+def seeds_text(cell: Cell, models: int) -> str:
+    """How many seeds would decide whether a value is more or less than 0; empty if it is decided.
+
+    Args:
+        cell: the value with its interval.
+        models: behind it.
+    """
+    if cell.interval is None or not cell.interval[0] <= 0 <= cell.interval[1]:
+        return ""
+    return would_decide(seeds_to_decide(cell.value, cell.interval, models))
+
+
+def would_decide(seeds: int | None) -> str:
+    """A number of seeds in words; None is more than can be told."""
+    return "more than 1,000 seeds would decide" if seeds is None else f"{seeds} seeds would decide"

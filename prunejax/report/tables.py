@@ -10,14 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from prunejax.measures import RunMeasures
-from prunejax.measures.statistics import noise_floor
+from prunejax.report.noise import FLOOR, noise_floors
 from prunejax.report.published import Published, number
 from prunejax.report.study import (
     Shown,
     Study,
     at,
     experiment,
-    holder_of,
     is_dense,
     levels,
     method_of,
@@ -37,7 +36,6 @@ from prunejax.report.table import NOTHING, Cell, Table
 Make = Callable[[str, float, RunMeasures], Cell]
 """`(experiment, sparsity, models of that cell) -> what stands in a column`."""
 
-FLOOR = "Floor: PIEs between disjoint halves of the dense models, mean of 100 splits."
 QUALITY_NUMBERS = {"supcon": 4, "cross_entropy": 5}
 """The paper's tables of Q-Scores, by method."""
 
@@ -106,27 +104,6 @@ def mean_and_deviation(values: np.ndarray) -> Cell:
     return Cell(f"{mean:.2f} ± {deviation:.2f}", mean)
 
 
-def noise_floors(study: Study) -> dict[str, Cell]:
-    """Of each experiment the PIEs between halves of its dense models: mean and range of splits."""
-    # A hundred splits each: experiments of one dense parent share its floor.
-    of_dense: dict[str | None, Cell] = {}
-    floors = {}
-    for name in study:
-        holder = holder_of(study, name, 0.0)
-        if holder not in of_dense:
-            of_dense[holder] = _noise_floor(at(study, name, 0.0))
-        floors[name] = of_dense[holder]
-    return floors
-
-
-def _noise_floor(dense: RunMeasures | None) -> Cell:
-    if dense is None or len(dense.seeds) < 2:
-        return Cell("needs 2 dense models")
-    counts = np.asarray(noise_floor(dense.predictions, len(dense.class_names)))
-    mean = float(counts.mean())
-    return Cell(f"{mean:.0f} [{counts.min()}, {counts.max()}]", mean)
-
-
 def pies_and_accuracy(study: Study) -> dict[str, Make]:
     """The columns of Table 1."""
     floors = noise_floors(study)
@@ -151,7 +128,7 @@ def pies_and_accuracy(study: Study) -> dict[str, Make]:
 def table_1(study: Study, published: Published | None = None) -> Table:
     """PIEs, their noise floor, and test accuracy (mean ± standard deviation over models)."""
     heading = f"Table 1. PIEs among {scope(study)}, and test accuracy (mean ± std over models)"
-    note = FLOOR
+    note = f"{FLOOR}, mean."
     if published is not None:
         note += " Paper: among 10,000, of 30 WRN-16-2 models (Δ GMP at 90%: 25)."
     table = Table("table_1", heading, note=note)

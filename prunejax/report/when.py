@@ -5,14 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prunejax.measures.statistics import trend
+from prunejax.measures.statistics import seeds_for_trend, trend
 from prunejax.report.comparison import DIGITS, DenseAndPruned, dense_and_pruned, effect, p_value
-from prunejax.report.resamples import INTERVALS, Resamples, with_interval
+from prunejax.report.noise import noise_floors
+from prunejax.report.resamples import INTERVALS, Resamples, with_interval, would_decide
 from prunejax.report.study import (
     Study,
     compared_methods,
     experiment,
-    headline,
     method_of,
     percent,
     scope,
@@ -20,7 +20,7 @@ from prunejax.report.study import (
     title,
 )
 from prunejax.report.table import NOTHING, Cell, Table
-from prunejax.report.tables import noise_floors, sparsity_cell
+from prunejax.report.tables import sparsity_cell
 
 SIGNIFICANT = 0.025
 """Of either direction of a trend: 5% of both."""
@@ -199,6 +199,8 @@ class Trend(NamedTuple):
     begins: int
     lost: dict[float, float]
     """Accuracy points lost by the begin, over these seeds."""
+    power: str
+    """How many seeds would decide it; empty if it is decided, or there is no test."""
 
 
 def trends(study: Study) -> list[Trend]:
@@ -212,6 +214,9 @@ def trends(study: Study) -> list[Trend]:
         verdict = "undecided"
         if min(falls, rises) < SIGNIFICANT:
             verdict = "yes" if falls < rises else "no"
+        power = ""
+        if verdict == "undecided" and np.isfinite(falls):
+            power = would_decide(seeds_for_trend(lost, SIGNIFICANT))
         means = lost.mean(0).tolist() if len(seeds) else [np.nan] * len(by_begin)
         found.append(
             Trend(
@@ -222,6 +227,7 @@ def trends(study: Study) -> list[Trend]:
                 seeds=len(seeds),
                 begins=len(by_begin),
                 lost=dict(zip([point.begin for point in by_begin], means, strict=True)),
+                power=power,
             )
         )
     return found
@@ -261,7 +267,8 @@ def trend_table(study: Study) -> Table:
     rows = []
     for found in trends(study):
         row = [Cell(title(study, found.sweep)), sparsity_cell(study, found.sparsity)]
-        row += [Cell(found.found), p_value(found.p), Cell(str(found.seeds), found.seeds)]
+        row.append(Cell(found.found, beside=found.power))
+        row += [p_value(found.p), Cell(str(found.seeds), found.seeds)]
         if found.seeds:
             cheapest = min(found.lost, key=found.lost.__getitem__)
             row.append(Cell(f"{100 * cheapest:.3g}", cheapest))
@@ -279,13 +286,8 @@ def trend_table(study: Study) -> Table:
     return Table("trend", heading, header, rows, note)
 
 
-def when_answer(study: Study) -> list[str]:
-    """A sentence for each sweep, at the sparsity nearest to 90%."""
-    level = headline(study)
-    return [_sentence(study, one) for one in trends(study) if one.sparsity == level]
-
-
-def _sentence(study: Study, found: Trend) -> str:
+def when_sentence(study: Study, found: Trend) -> str:
+    """Whether earlier pruning costs a method more, with the numbers behind it."""
     label = method_of(study, found.sweep).label
     level = f"at {percent(study, found.sparsity)}%"
     words = {"no": "no, later pruning does"}.get(found.found, found.found)
@@ -300,7 +302,8 @@ def _sentence(study: Study, found: Trend) -> str:
     if np.isnan(found.p):
         return f"{text}a test of the trend needs 2 seeds and 3 begins."
     p = p_value(found.p).text
+    power = f"; {found.power}" if found.power else ""
     return (
         f"{text}Page's test over {found.begins} begins by {found.seeds} seeds: "
-        f"p {p if p.startswith('<') else f'= {p}'}."
+        f"p {p if p.startswith('<') else f'= {p}'}{power}."
     )

@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -126,3 +126,38 @@ def load_curves(run_dir: Path, models: int) -> list[dict[str, Any]]:
         raise UserError(
             f"{path}: no readable training curve ({type(error).__name__}: {error})"
         ) from None
+
+
+def join_curves(
+    run_dirs: Sequence[Path], rows: Sequence[np.ndarray], models: int
+) -> list[dict[str, Any]]:
+    """The lines that a run of all seeds would have, of the steps that all of its parts report.
+
+    Times are those of the first part.
+
+    Args:
+        run_dirs: of the parts.
+        rows: of each part, where its models stand among all.
+        models: how many there are in all.
+
+    Raises:
+        UserError: if one is missing or damaged.
+    """
+    of_parts = []
+    for run_dir, places in zip(run_dirs, rows, strict=True):
+        lines = load_curves(run_dir, len(places))
+        of_parts.append({(line["stage"], line["step"]): line for line in lines})
+    joined = []
+    for key, first in of_parts[0].items():
+        if not all(key in lines for lines in of_parts):
+            continue
+        alike = [lines[key] for lines in of_parts]
+        line = {name: first[name] for name in ("stage", "step", "time") if name in first}
+        for name in first:
+            if name not in line:
+                line[name] = [None] * models
+                for part, places in zip(alike, rows, strict=True):
+                    for place, value in zip(places.tolist(), part[name], strict=True):
+                        line[name][place] = None if value is None else _rounded(value)
+        joined.append(line)
+    return joined

@@ -8,9 +8,11 @@ from matplotlib.figure import Figure
 
 from prunejax.data import Dataset
 from prunejax.report.figures.bars import figure_4, figure_7, one_shot_experiments
+from prunejax.report.figures.costs import what_pruning_costs
 from prunejax.report.figures.curves import Curves, training_curves
 from prunejax.report.figures.embedding import figure_1, figure_5
 from prunejax.report.figures.gallery import figure_6
+from prunejax.report.figures.noise import pies_and_noise
 from prunejax.report.figures.scatter import figure_2, figure_3
 from prunejax.report.figures.when import when_to_prune
 from prunejax.report.published import Published
@@ -57,6 +59,9 @@ def picture_makers(
         makers["when_to_prune"] = partial(_when, study, published)
         study = without_sweeps(study)
     pruned = prunes(study)
+    if pruned:
+        makers["what_pruning_costs"] = partial(_costs, study)
+        makers["pies_and_noise"] = partial(_noise, study)
     if _has(study, "umap"):
         makers["figure_1"] = partial(_overview, study)
     if pruned and _has(study, "q"):
@@ -96,6 +101,27 @@ def _most(study: Study) -> str:
 
 def _has(study: Study, array: str) -> bool:
     return any(run.has(array) for run in study.values())
+
+
+def _costs(study: Study) -> Picture:
+    return Picture(
+        what_pruning_costs(study),
+        "What pruning costs, by sparsity; bars: 95% bootstrap intervals over seeds; bands: PIEs "
+        "that training noise alone makes",
+        "Two line charts with the sparsity on x, a line for each pruned experiment: accuracy lost, "
+        "and PIEs.",
+    )
+
+
+def _noise(study: Study) -> Picture:
+    return Picture(
+        pies_and_noise(study),
+        f"PIEs at {_near(study)} by the number of models whose votes are compared, mean over "
+        "subsets of seeds: those of pruning remain, those of training noise fall with the square "
+        "root of the number",
+        "Line charts with the number of models on x, a panel for each training method: PIEs of "
+        "each way of pruning, and between dense models.",
+    )
 
 
 def _overview(study: Study) -> Picture:

@@ -6,11 +6,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from prunejax.report.figures.style import add_legend, colours, in_style, set_title, subplots
+from prunejax.report.noise import noise_floors
 from prunejax.report.paper_tables import published_level
 from prunejax.report.published import PAPER, Published
 from prunejax.report.resamples import Resamples
 from prunejax.report.study import Study, experiment, method_of, percent, sweeps
-from prunejax.report.tables import noise_floors
 from prunejax.report.when import BESIDE, QUANTITIES, Point, Quantity, points, quantities
 
 WIDTH = 3.0

@@ -1,0 +1,56 @@
+"""Joins the measured runs of work directories that differ in their seeds only into one.
+
+Seeds may be trained on other days, on other machines, or when a study turns out to need more of
+them: each part is a study of its own with --seed and --models. The checkpoints stay where they are.
+"""
+
+from absl import flags
+from etils import epath
+
+from experiments import flags as cli
+from experiments.places import expanded, require_writable
+from prunejax.config import UserError
+
+FLAGS = flags.FLAGS
+
+
+def main() -> None:
+    """Every run of the parts, each as one of all seeds."""
+    from prunejax.measures.joined import join, read_part, write_joined
+
+    cli.study()  # whose module may add measures
+    sources = [epath.Path(expanded("--parts", part)) for part in FLAGS.parts or []]
+    if len(sources) < 2:
+        raise UserError("--parts: name at least two work directories, separated by commas")
+    names = _common_names(sources)
+    workdir = cli.workdir()
+    targets = [workdir / name for name in names]
+    for target in targets:
+        if target.exists():
+            raise UserError(f"{target} is there already; use another --workdir, or delete it")
+    # All are read and compared before the first is written.
+    runs = [join([read_part(source / name) for source in sources]) for name in names]
+    require_writable([workdir, *targets])
+    for run, target in zip(runs, targets, strict=True):
+        write_joined(run, target)
+        print(f"{target}: {run.config.models} seeds from {run.config.seed}")
+
+
+def _common_names(sources: list[epath.Path]) -> list[str]:
+    """The names of the runs, which all sources must have."""
+    from prunejax.report.collect import run_directories
+
+    of_source = {source: [path.name for path in run_directories(source)] for source in sources}
+    names = dict.fromkeys(name for found in of_source.values() for name in found)
+    if not names:
+        raise UserError(f"{sources[0]} holds no run")
+    for source, found in of_source.items():
+        for name in names:
+            if name not in found:
+                raise UserError(f"{source} has no run {name}, which another part has")
+    return list(names)
+
+
+if __name__ == "__main__":
+    EXAMPLE = "python -m experiments.join --workdir=runs/all --parts=runs/first,runs/second"
+    cli.run(main, __doc__, EXAMPLE, ("workdir", "parts", "study"))

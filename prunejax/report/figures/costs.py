@@ -1,0 +1,120 @@
+"""What pruning costs by sparsity: accuracy lost, and PIEs above the noise floor."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from prunejax.report.comparison import DIGITS, dense_and_pruned, effect
+from prunejax.report.figures.style import add_legend, colours, in_style, subplots
+from prunejax.report.noise import Floor, floors_of
+from prunejax.report.resamples import Resamples, with_interval
+from prunejax.report.study import (
+    Study,
+    holder_of,
+    method_of,
+    pruned_experiments,
+    pruned_levels,
+    pruning_label,
+    title,
+)
+
+WIDTH = 5.0
+"""Of a panel, in inches."""
+MARKERS = "osD^vP*X"
+LINES = ("-", "--", ":", "-.")
+"""Of the ways of pruning, in order of appearance."""
+PANELS = {"accuracy": "accuracy lost [points]", "pies": "PIEs [test images]"}
+"""Effects that are shown, and what their axes are called."""
+APART = 0.6
+"""Points of one sparsity stand so far apart, in % of weights, that their bars can be told apart."""
+
+
+def what_pruning_costs(study: Study) -> Figure:
+    """Accuracy lost and PIEs by sparsity, a line for each pruned experiment.
+
+    Bars are 95% bootstrap intervals over seeds; bands are the noise floors.
+    """
+    resamples = Resamples(study)
+    looks = looks_of(study)
+    with in_style(study):
+        figure, axes = subplots(1, len(PANELS), WIDTH, 3.4)
+        for axis, (name, label) in zip(axes[0], PANELS.items(), strict=True):
+            for place, experiment in enumerate(looks):
+                shift = APART * (place - (len(looks) - 1) / 2)
+                _draw(axis, study, resamples, name, experiment, looks[experiment], shift)
+            axis.set_ylabel(label)
+            axis.set_xlabel("weights pruned [%]")
+            axis.set_xticks([100 * level for level in pruned_levels(study)])
+            axis.margins(x=0.1)
+        axes[0, 0].axhline(0, color="black", linewidth=0.6)
+        bands = _draw_floors(axes[0, 1], study)
+        axes[0, 1].set_ylim(bottom=0)
+        handles: list[Artist] = [Line2D([], [], **look) for look in looks.values()]
+        labels = [title(study, experiment) for experiment in looks]
+        for label, band in bands.items():
+            handles.append(band)
+            labels.append(label)
+        add_legend(figure, handles, labels)
+        return figure
+
+
+def looks_of(study: Study) -> dict[str, dict[str, Any]]:
+    """How each pruned experiment is drawn: the colour tells its method, the rest how it prunes."""
+    found: dict[str, dict[str, Any]] = {}
+    ways: dict[str, int] = {}
+    for name in pruned_experiments(study):
+        place = ways.setdefault(pruning_label(study, name), len(ways))
+        found[name] = {
+            "color": colours(study)[method_of(study, name).name],
+            "marker": MARKERS[place % len(MARKERS)],
+            "linestyle": LINES[place % len(LINES)],
+        }
+    return found
+
+
+def _draw(
+    axis: Axes,
+    study: Study,
+    resamples: Resamples,
+    name: str,
+    experiment: str,
+    look: dict[str, Any],
+    shift: float,
+) -> None:
+    """One effect of an experiment at every sparsity that it has."""
+    x, y, low, high = [], [], [], []
+    for level in pruned_levels(study):
+        models = dense_and_pruned(study, experiment, level)
+        if isinstance(models, str):
+            continue
+        value, replicates, count = effect(name, resamples, models)
+        least = 0.0 if name == "pies" else -np.inf
+        interval = with_interval(value, replicates, DIGITS[name], count, least).interval
+        x.append(100 * level + shift)
+        y.append(value)
+        low.append(value - interval[0] if interval else 0.0)
+        high.append(interval[1] - value if interval else 0.0)
+    axis.errorbar(x, y, yerr=[low, high], ms=5, lw=1.4, elinewidth=0.8, capsize=2, **look)
+
+
+def _draw_floors(axis: Axes, study: Study) -> dict[str, Patch]:
+    """A band for each noise floor; returns them by what they are called."""
+    floors = floors_of(study)
+    bands: dict[str, Patch] = {}
+    drawn: dict[str | None, Floor] = {}
+    for name in pruned_experiments(study):
+        floor = floors[name]
+        dense = holder_of(study, name, 0.0)
+        if floor is None or dense in drawn:
+            continue
+        drawn[dense] = floor
+        method = method_of(study, name)
+        colour = colours(study)[method.name]
+        axis.axhspan(floor.low, floor.high, color=colour, alpha=0.15, linewidth=0)
+        bands[f"{method.label}: noise floor"] = Patch(color=colour, alpha=0.15)
+    return bands

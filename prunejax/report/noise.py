@@ -1,0 +1,110 @@
+"""PIEs that training noise alone makes, and how both kinds depend on the size of a population."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from prunejax.measures import RunMeasures
+from prunejax.measures.statistics import floor_at, noise_floor, pie_counts
+from prunejax.report.study import Study, at, holder_of
+from prunejax.report.table import Cell
+
+FLOOR = (
+    "Noise floor: PIEs that training noise alone makes between two populations of this size, from "
+    "disjoint halves of the dense models (100 splits) by the square root of the size"
+)
+"""What must be known of it, to be followed by what is shown."""
+DRAWS = 100
+"""Of subsets of each size."""
+MOST_SIZES = 8
+"""Of subsets that a curve has."""
+
+
+class Floor(NamedTuple):
+    """The noise floor of populations as large as that of the dense models."""
+
+    mean: float
+    low: float
+    """The least of the splits."""
+    high: float
+
+
+def floor_of(dense: RunMeasures | None) -> Floor | None:
+    """The noise floor, or None for fewer than 2 dense models."""
+    if dense is None or len(dense.seeds) < 2:
+        return None
+    models = len(dense.seeds)
+    counts = noise_floor(dense.predictions, len(dense.class_names))
+    scaled = floor_at(counts, models // 2, models)
+    return Floor(float(scaled.mean()), float(scaled.min()), float(scaled.max()))
+
+
+def floors_of(study: Study) -> dict[str, Floor | None]:
+    """The noise floor of each experiment, which is that of its dense models."""
+    # A hundred splits each: experiments of one dense parent share its floor.
+    of_dense: dict[str | None, Floor | None] = {}
+    floors = {}
+    for name in study:
+        holder = holder_of(study, name, 0.0)
+        if holder not in of_dense:
+            of_dense[holder] = floor_of(at(study, name, 0.0))
+        floors[name] = of_dense[holder]
+    return floors
+
+
+def noise_floors(study: Study) -> dict[str, Cell]:
+    """As `floors_of`, each as a cell: mean and range of splits."""
+    return {name: _cell(floor) for name, floor in floors_of(study).items()}
+
+
+def _cell(floor: Floor | None) -> Cell:
+    if floor is None:
+        return Cell("needs 2 dense models")
+    return Cell(f"{floor.mean:.0f} [{floor.low:.0f}, {floor.high:.0f}]", floor.mean)
+
+
+class Curve(NamedTuple):
+    """PIEs by the number of models that vote on either side."""
+
+    sizes: list[int]
+    pies: list[float]
+    """The mean over subsets of that size."""
+
+
+def noise_by_size(dense: RunMeasures) -> Curve:
+    """The PIEs between disjoint subsets of at least 2 dense models."""
+    sizes = _sizes(len(dense.seeds) // 2)
+    classes = len(dense.class_names)
+    counts = [noise_floor(dense.predictions, classes, DRAWS, size) for size in sizes]
+    return Curve(sizes, [float(np.mean(count)) for count in counts])
+
+
+def extrapolated(noise: Curve, models: int) -> Curve:
+    """From the largest subsets of a curve on to all models; see `floor_at`."""
+    largest, count = noise.sizes[-1], np.array(noise.pies[-1])
+    sizes = list(range(largest, models + 1))
+    return Curve(sizes, [float(floor_at(count, largest, size)) for size in sizes])
+
+
+def pies_by_size(dense: RunMeasures, pruned: RunMeasures) -> Curve:
+    """The PIEs of subsets of the seeds that both have, as of the whole populations."""
+    seeds = np.intersect1d(dense.seeds, pruned.seeds)
+    of_dense = dense.predictions[np.searchsorted(dense.seeds, seeds)]
+    of_pruned = pruned.predictions[np.searchsorted(pruned.seeds, seeds)]
+    in_order = np.tile(np.arange(len(seeds)), (DRAWS, 1))
+    places = np.random.default_rng(0).permuted(in_order, axis=1)
+    sizes = _sizes(len(seeds))
+    means = []
+    for size in sizes:
+        chosen = (places < size).astype(np.float32)
+        counts = pie_counts(of_dense, of_pruned, chosen, chosen, len(dense.class_names))
+        means.append(float(np.mean(counts)))
+    return Curve(sizes, means)
+
+
+def _sizes(most: int) -> list[int]:
+    """Numbers of models from 1 to `most`, about evenly on a logarithmic scale."""
+    if most < 1:
+        return []
+    spread = np.geomspace(1, most, min(most, MOST_SIZES))
+    return sorted({round(size) for size in spread.tolist()})

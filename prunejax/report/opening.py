@@ -1,0 +1,79 @@
+"""What the page opens with: one sentence that a stranger understands, then the findings."""
+
+import numpy as np
+
+from prunejax.report.comparison import Compared, answer, verdict
+from prunejax.report.study import (
+    Study,
+    compared_methods,
+    headline,
+    method_of,
+    percent,
+    prunes,
+    without_sweeps,
+)
+from prunejax.report.table import Table
+from prunejax.report.when import Trend, trends, when_sentence
+
+
+def opening(study: Study, compared: Table) -> tuple[str, list[str]]:
+    """What the study found.
+
+    Args:
+        study: the measures.
+        compared: the `comparison` of its experiments other than sweeps.
+
+    Returns:
+        one sentence or two in plain words, and the findings with their numbers: what the comparison
+        says, and what the sweeps over begins do.
+    """
+    single = without_sweeps(study)
+    level = headline(study)
+    found = [trend for trend in trends(study) if trend.sparsity == level]
+    sentences = [when_sentence(study, trend) for trend in found]
+    if prunes(single) or not sentences:
+        sentences = [*answer(single, compared), *sentences]
+    plain = [_hurt_more(single, compared), _best_begin(study, found)]
+    return " ".join(filter(None, plain)), sentences
+
+
+def _hurt_more(study: Study, compared: Table) -> str:
+    """Which of two methods the first way of pruning hurts more; empty if that is not asked."""
+    methods = compared_methods(study)
+    if methods is None:
+        return ""
+    first, second = methods
+    # Rows of cells that lack models have no difference.
+    rows = [row for row in compared.rows if isinstance(row, Compared)]
+    rows = [row for row in rows if not np.isnan(row.lost_difference.value)]
+    if not rows:
+        return ""
+    row = min(rows, key=lambda row: abs(row.sparsity.value - 0.9))
+    seeds = next(iter(study.values())).config.models
+    words = {
+        "yes": f"it hurts {first} more",
+        "no": f"it hurts {first} less",
+        "undecided": f"which of them it hurts more, {seeds} seeds do not decide",
+    }
+    return (
+        f"Pruning {row.sparsity.text}% of the weights ({row.pruning.text}) costs networks trained "
+        f"by {first} {row.first_lost.value:.1f} points of test accuracy, and those trained by "
+        f"{second} {row.second_lost.value:.1f}: {words[verdict(row.lost_difference)]}."
+    )
+
+
+def _best_begin(study: Study, found: list[Trend]) -> str:
+    """When each method should be pruned; empty without sweeps."""
+    told = []
+    for trend in found:
+        if not trend.seeds:
+            continue
+        label = method_of(study, trend.sweep).label
+        begin = min(trend.lost, key=trend.lost.__getitem__)
+        told.append(
+            f"{label} from {100 * begin:.3g}% of its training ({trend.lost[begin]:.1f} points)"
+        )
+    if not told:
+        return ""
+    level = percent(study, headline(study))
+    return f"By the begin of pruning to {level}%, least is lost by {' and by '.join(told)}."

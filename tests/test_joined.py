@@ -1,0 +1,201 @@
+"""Runs of some of the seeds, joined: as if they had been trained together."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from report_studies import changed, make_study, save
+from test_commands import call
+
+from prunejax.config import Config, Pruning, UserError, load_config
+from prunejax.measures import load_measures
+from prunejax.measures.joined import join, read_part, write_joined
+from prunejax.measures.store import file_of
+from prunejax.runs.log import load_curves
+
+LABELS = np.arange(12) % 3
+SEEDS = 5
+
+
+@pytest.fixture
+def study():
+    config = dataclasses.replace(Config(), models=SEEDS, sparsities=(0.5, 0.9))
+    return make_study(LABELS, 3, SEEDS, config=config)
+
+
+def of_seeds(run, seeds):
+    """The part of a run with these seeds, as if it had been trained alone."""
+    kept = np.isin(run.seeds, seeds)
+    part = run._only(kept, np.ones(len(run.levels), bool))
+    config = dataclasses.replace(run.config, seed=int(seeds[0]), models=len(seeds))
+    return dataclasses.replace(part, config=config)
+
+
+def save_parts(root, study, *parts, checksum="x"):
+    """Work directories, each with the runs of some of the seeds."""
+    found = []
+    for number, seeds in enumerate(parts):
+        for name, run in study.items():
+            save(of_seeds(run, seeds), root / f"part_{number}" / name, checksum)
+        found.append(root / f"part_{number}")
+    return found
+
+
+def joined_run(parts, name, target):
+    write_joined(join([read_part(part / name) for part in parts]), target)
+    return load_measures(target)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_joined_parts_are_the_whole(study, tmp_path, order):
+    excluded = np.zeros(2 * SEEDS, bool)
+    excluded[[1, 8]] = True
+    study["scl_gmp"] = changed(study["scl_gmp"], excluded=excluded)
+    parts = save_parts(tmp_path, study, [0, 1], [2], [3, 4])
+    for name, whole in study.items():
+        run = joined_run([parts[place] for place in order], name, tmp_path / "joined" / name)
+        assert (run.config.seed, run.config.models) == (0, SEEDS)
+        assert dataclasses.replace(run.config, measure=whole.config.measure) == whole.config
+        for field in ("seeds", "sparsities", "excluded", "labels"):
+            np.testing.assert_array_equal(getattr(run, field), getattr(whole, field))
+        lacking = [array for array in whole.arrays if array not in run.arrays]
+        assert lacking == ["ece"]  # which the saved runs have no measure of
+        for array, values in run.arrays.items():
+            measured = whole.measured[array]
+            np.testing.assert_array_equal(run.measured[array], measured)
+            np.testing.assert_array_equal(values[measured], whole.arrays[array][measured])
+
+
+def test_members_with_begins_find_their_places(study, tmp_path):
+    run = study["sup_gmp"]
+    pruning = Pruning("sup", begins=(0.0, 0.5))
+    config = dataclasses.replace(
+        run.config,
+        sparsities=(0.9,),
+        experiment=dataclasses.replace(run.config.experiment, pruning=pruning),
+    )
+    # Begins stand where sparsities stood: outermost.
+    umap = run.arrays["umap"][:1]
+    whole = dataclasses.replace(
+        run,
+        config=config,
+        sparsities=np.full(2 * SEEDS, 0.9, np.float32),
+        begins=np.repeat(np.arange(2, dtype=np.int32), SEEDS),
+        arrays=dict(run.arrays) | {"umap": umap},
+        measured=dict(run.measured) | {"umap": np.ones(1, bool)},
+    )
+    parts = save_parts(tmp_path, {"sup_gmp": whole}, [0, 1, 2], [3, 4])
+    found = joined_run(parts, "sup_gmp", tmp_path / "joined")
+    np.testing.assert_array_equal(found.begins, whole.begins)
+    np.testing.assert_array_equal(found.seeds, whole.seeds)
+    np.testing.assert_array_equal(found.predictions, whole.predictions)
+
+
+def test_a_level_is_shown_by_the_lowest_seed_that_was_measured(study, tmp_path):
+    parts = save_parts(tmp_path, {"sup_gmp": study["sup_gmp"]}, [0, 1], [2, 3, 4])
+    other = changed(study["sup_gmp"], umap=study["sup_gmp"].arrays["umap"] + 1)
+    measured = dict(study["sup_gmp"].measured) | {"umap": np.array([True, False])}
+    first = dataclasses.replace(study["sup_gmp"], measured=measured)
+    for part, run, seeds in zip(parts, (first, other), ([0, 1], [2, 3, 4]), strict=True):
+        path = part / "sup_gmp"
+        file_of(path, "umap").unlink()
+        save(of_seeds(run, seeds), part / "again", "x")
+        file_of(part / "again", "umap").rename(file_of(path, "umap"))
+    found = joined_run(parts, "sup_gmp", tmp_path / "joined").arrays["umap"]
+    np.testing.assert_array_equal(found[0], first.arrays["umap"][0])
+    np.testing.assert_array_equal(found[1], other.arrays["umap"][1])
+
+
+def test_curves_are_those_of_the_steps_that_all_parts_report(study, tmp_path):
+    parts = save_parts(tmp_path, {"sup_gmp": study["sup_gmp"]}, [0, 1], [2, 3, 4])
+    path = parts[1] / "sup_gmp" / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:2]))
+    joined_run(parts, "sup_gmp", tmp_path / "joined")
+    curves = load_curves(tmp_path / "joined", 2 * SEEDS)
+    assert [line["step"] for line in curves] == [1, 2]
+    # The first model of each part, and no other, was frozen.
+    assert np.flatnonzero(np.isnan(curves[1]["loss"])).tolist() == [0, 2]
+    np.testing.assert_array_equal(np.delete(curves[1]["loss"], [0, 2]), 0.5)
+
+
+def test_provenance_has_the_sessions_of_all_parts(study, tmp_path):
+    parts = save_parts(tmp_path, {"sup_gmp": study["sup_gmp"]}, [0, 1], [2, 3, 4])
+    path = parts[1] / "sup_gmp" / "provenance.json"
+    provenance = json.loads(path.read_text())
+    provenance["sessions"] = [{"commit": "another"}]
+    path.write_text(json.dumps(provenance))
+    joined_run(parts, "sup_gmp", tmp_path / "joined")
+    found = json.loads((tmp_path / "joined" / "provenance.json").read_text())
+    assert [session["commit"] for session in found["sessions"]] == ["0123456789abcdef", "another"]
+
+
+def replace_config(run_dir, **fields):
+    config = dataclasses.replace(load_config(run_dir), **fields)
+    (run_dir / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "change", "told"),
+    [
+        (([0, 1], [1, 2]), None, "have seed 1"),
+        (([0, 1], [3, 4]), None, "leave out the seeds from 2 to 2"),
+        (([0, 1], [2]), {"compute_dtype": "bfloat16"}, "compute_dtype: bfloat16, not float32"),
+        (([0, 1], [2]), "quality", "lacks the measure quality; evaluate it first"),
+    ],
+)
+def test_what_is_not_of_one_run_is_refused(study, tmp_path, seeds, change, told):
+    parts = save_parts(tmp_path, {"sup_gmp": study["sup_gmp"]}, *seeds)
+    if isinstance(change, dict):
+        replace_config(parts[1] / "sup_gmp", **change)
+    elif change is not None:
+        file_of(parts[1] / "sup_gmp", change).unlink()
+    with pytest.raises(UserError, match=told):
+        join([read_part(part / "sup_gmp") for part in parts])
+
+
+def test_parts_of_other_data_are_refused(study, tmp_path):
+    (first,) = save_parts(tmp_path / "first", {"sup_gmp": study["sup_gmp"]}, [0, 1])
+    (second,) = save_parts(tmp_path / "second", {"sup_gmp": study["sup_gmp"]}, [2], checksum="y")
+    with pytest.raises(UserError, match="is of different data"):
+        join([read_part(part / "sup_gmp") for part in (first, second)])
+
+
+def tree(root):
+    return sorted(str(path) for path in root.rglob("*"))
+
+
+def test_the_command_joins_all_runs_or_none(study, tmp_path):
+    names = ("sup_dense", "sup_gmp")
+    parts = save_parts(tmp_path, {name: study[name] for name in names}, [0, 1], [2, 3, 4])
+    target = tmp_path / "all"
+
+    def run(*arguments):
+        return call("join", f"--workdir={target}", *arguments)
+
+    both = f"--parts={parts[0]},{parts[1]}"
+    done = run(both)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "".join(f"{target / name}: 5 seeds from 0\n" for name in names)
+    report = call("report", f"--workdir={target}")
+    assert report.returncode == 0, report.stderr
+    page = (target / "report" / "report.html").read_text()
+    assert "n = 5 seeds a cell" in page
+
+    before = tree(tmp_path)
+    for arguments, told in (
+        ([both], "is there already"),
+        ([f"--parts={parts[0]}"], "name at least two"),
+        ([], "name at least two"),
+        ([f"--parts={parts[0]},{tmp_path / 'nothing'}"], "has no run sup_dense"),
+    ):
+        done = run(*arguments)
+        assert done.returncode == 2
+        assert told in done.stderr
+        assert done.stderr.count("\n") == 1
+    (parts[1] / "sup_gmp" / "config.json").rename(tmp_path / "config.json")
+    done = call("join", f"--workdir={tmp_path / 'other'}", both)
+    assert (done.returncode, tree(tmp_path) == before) == (2, False)
+    assert "has no run sup_gmp" in done.stderr
+    assert not (tmp_path / "other").exists()
