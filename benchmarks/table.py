@@ -34,7 +34,7 @@ def write(out: Path, name: str, description: str, options: Options, rows: list[R
         "",
         " ".join(description.split()),
         "",
-        f"{machine()}; commit {commit()[:10]}; batch {options.batch}, {options.dtype}; medians of "
+        f"{machine()}; commit {commit()}; batch {options.batch}, {options.dtype}; medians of "
         f"{options.repeats} rounds in turns, each after one that is not counted.",
         "",
     ]

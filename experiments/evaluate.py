@@ -134,7 +134,7 @@ def _plan(run_dir: "Path") -> tuple[Config, list[str]]:
 
     config = hosts.on_all_processes(lambda: override(load_config(run_dir), FLAGS.set))
     validate(config)
-    pending = hosts.on_all_processes(lambda: outdated(run_dir, config))
+    pending = hosts.on_all_processes(lambda: _measurable(run_dir, outdated(run_dir, config)))
     hosts.require_same(f"what is to be measured in {run_dir}", str(pending))
 
     def check() -> None:
@@ -143,6 +143,16 @@ def _plan(run_dir: "Path") -> tuple[Config, list[str]]:
 
     hosts.on_all_processes(check)
     return config, pending
+
+
+def _measurable(run_dir: "Path", pending: list[str]) -> list[str]:
+    """The measures that can be made up for: none of a run that was joined, or left its models."""
+    from prunejax.measures.store import REQUIRED
+
+    if not pending or REQUIRED in pending or (run_dir / "checkpoints").exists():
+        return pending
+    print(f"{run_dir.name}: no models are here to measure; as before: {', '.join(pending)}")
+    return []
 
 
 def measure_quietly(run_dir: "Path") -> None:

@@ -11,7 +11,17 @@ The shortened schedules start and end pruning at the paper's fractions of traini
 
 from dataclasses import replace
 
-from prunejax.config import Augment, Config, Data, LearningRate, Model, Prune, Schedule, Stage
+from prunejax.config import (
+    Augment,
+    Config,
+    Data,
+    LearningRate,
+    MeasureSettings,
+    Model,
+    Prune,
+    Schedule,
+    Stage,
+)
 
 PAPER = Config()
 
@@ -59,6 +69,7 @@ SMALL = replace(
         scl=Schedule(63, 1272, 31),
         scl_delayed=Schedule(1252, 2430, 31),
     ),
+    measure=MeasureSettings(depth_examples=5000),
 )
 
 DIGITS = replace(

@@ -316,7 +316,7 @@ def test_files(ask, study):
     refused, measured_again = set(), set()
     measures = study / "sup_dense" / "measures"
 
-    @settings(FUZZ, max_examples=250)
+    @settings(FUZZ, max_examples=120)
     @given(
         name=st.sampled_from(["config.json", "provenance.json", "measures/predictions.npz"]),
         harmed=HARMS,

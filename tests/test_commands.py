@@ -68,7 +68,7 @@ def leaves(population):
 # ------------------------------------------------------------------------ help and plans
 
 
-@pytest.mark.parametrize("script", ["train", "evaluate", "report", "study", "prepare"])
+@pytest.mark.parametrize("script", ["train", "evaluate", "report", "study", "prepare", "join"])
 def test_help_explains_every_flag_without_loading_jax(script):
     probe = (
         "import sys, runpy; sys.argv = ['x', '--help']\n"

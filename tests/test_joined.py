@@ -11,7 +11,7 @@ from test_commands import call
 from prunejax.config import Config, Pruning, UserError, load_config
 from prunejax.measures import load_measures
 from prunejax.measures.joined import join, read_part, write_joined
-from prunejax.measures.store import file_of
+from prunejax.measures.store import file_of, note_failures
 from prunejax.runs.log import load_curves
 
 LABELS = np.arange(12) % 3
@@ -194,8 +194,43 @@ def test_the_command_joins_all_runs_or_none(study, tmp_path):
         assert done.returncode == 2
         assert told in done.stderr
         assert done.stderr.count("\n") == 1
-    (parts[1] / "sup_gmp" / "config.json").rename(tmp_path / "config.json")
-    done = call("join", f"--workdir={tmp_path / 'other'}", both)
-    assert (done.returncode, tree(tmp_path) == before) == (2, False)
-    assert "has no run sup_gmp" in done.stderr
-    assert not (tmp_path / "other").exists()
+        assert tree(tmp_path) == before
+    for harmed, told in (
+        (parts[1] / "sup_gmp" / "config.json", "has no run sup_gmp"),
+        (file_of(parts[1] / "sup_gmp", "predictions"), "sup_gmp is not measured"),
+    ):
+        harmed.rename(tmp_path / "away")
+        done = call("join", f"--workdir={tmp_path / 'other'}", both)
+        (tmp_path / "away").rename(harmed)
+        assert done.returncode == 2
+        assert told in done.stderr
+        assert tree(tmp_path) == before
+
+
+def test_a_measure_that_failed_in_a_part_is_left_out_and_said(study, tmp_path):
+    parts = save_parts(tmp_path, {"sup_gmp": study["sup_gmp"]}, [0, 1], [2, 3, 4])
+    file_of(parts[1] / "sup_gmp", "quality").unlink()
+    note_failures(parts[1] / "sup_gmp", ["quality"], {"quality": "no memory"})
+    run = joined_run(parts, "sup_gmp", tmp_path / "joined")
+    assert not run.has("q")
+    assert run.failures["quality"] == "no memory"
+
+
+def test_measures_of_other_models_are_refused(study, tmp_path):
+    parts = save_parts(tmp_path, {"sup_gmp": study["sup_gmp"]}, [0, 1], [2, 3])
+    stale = file_of(parts[0] / "sup_gmp", "quality")
+    stale.write_bytes(file_of(parts[1] / "sup_gmp", "quality").read_bytes())
+    with pytest.raises(UserError, match="is of other models or data than the run"):
+        read_part(parts[0] / "sup_gmp")
+
+
+def test_a_joined_run_has_no_models_to_measure(study, tmp_path):
+    names = ("sup_dense", "sup_gmp")
+    parts = save_parts(tmp_path, {name: study[name] for name in names}, [0, 1], [2, 3, 4])
+    target = tmp_path / "all"
+    for name in names:
+        joined_run(parts, name, target / name)
+    done = call("report", f"--workdir={target}", "--measure")
+    assert done.returncode == 0, done.stderr
+    # The saved runs have no calibration.
+    assert "sup_gmp: no models are here to measure; as before: calibration" in done.stdout

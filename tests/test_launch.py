@@ -126,6 +126,7 @@ COMMANDS = {
     "train": ["experiments.train"],
     "evaluate": ["experiments.evaluate"],
     "slurm": ["experiments.slurm"],
+    "join": ["experiments.join"],
     "prepare": ["experiments.prepare"],
     "report": ["experiments.report", "--measure"],
     "demo": [

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from prunejax.config import Execution
 from prunejax.nn import conv, onednn
 from prunejax.nn.onednn import NUMBERS, Kind
 from prunejax.nn.target import Target, traced_for
@@ -106,7 +107,31 @@ def test_a_call_that_computes_something_else_is_not_made_and_noted(monkeypatch):
     assert onednn.CALL not in lowered("onednn", Target("cpu"))
 
 
-def test_a_call_that_ends_the_process_is_made_in_another_one(monkeypatch):
+def test_it_is_what_is_taken_on_a_cpu_unless_another_is_asked_for():
+    for stride in (1, 2):
+        assert lowered(None, Target("cpu"), stride) == lowered("onednn", Target("cpu"), stride)
+    assert lowered(None, Target("cuda")) == lowered("unrolled", Target("cuda"))
+    assert Execution().convolution is None
+
+
+def test_that_the_call_lives_is_tried_once_for_a_user(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for trial in ("pass", "sys.exit('not asked')"):
+        monkeypatch.setattr(onednn, "TRIAL", trial)
+        onednn._last_words.cache_clear()
+        assert onednn._last_words("float32") is None
+    (note,) = (tmp_path / "prunejax" / "xla").iterdir()
+    note.unlink()
+    # What has ended it once may have been something else: it is tried again.
+    for _ in range(2):
+        onednn._last_words.cache_clear()
+        assert "not asked" in onednn._last_words("float32")
+    assert not list((tmp_path / "prunejax" / "xla").iterdir())
+    onednn._last_words.cache_clear()
+
+
+def test_a_call_that_ends_the_process_is_made_in_another_one(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     onednn._last_words.cache_clear()
     trial = "import os; print('no kernel for {dtype}', file=sys.stderr, flush=True); os.abort()"
     monkeypatch.setattr(onednn, "TRIAL", trial)

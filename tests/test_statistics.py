@@ -84,10 +84,10 @@ def test_the_floor_of_the_whole_population_is_nearer_than_that_of_its_halves(mod
         return np.minimum((drawn > ends).sum(2), 9)
 
     truth, halves, extrapolated = [], [], []
-    nobody = np.ones((1, models), np.float32)
+    everyone = np.ones((1, models), np.float32)
     for _ in range(20):
         first, second = population(), population()
-        truth.append(statistics.pie_counts(first, second, nobody, nobody, 10)[0])
+        truth.append(statistics.pie_counts(first, second, everyone, everyone, 10)[0])
         counts = np.asarray(statistics.noise_floor(first, 10, 20))
         halves.append(counts.mean())
         extrapolated.append(statistics.floor_at(counts, models // 2, models).mean())
@@ -136,6 +136,12 @@ def test_a_trend_of_as_many_blocks_as_would_decide_is_significant(falls):
 
 def test_blocks_without_a_trend_have_no_number_that_would_decide():
     assert statistics.seeds_for_trend(np.array([[0, 1, 2.0], [2, 1, 0]])) is None
+
+
+def test_few_blocks_that_the_exact_test_leaves_undecided_need_more():
+    in_order = np.array([[0, 1, 2.0], [0, 1, 2]])
+    assert min(statistics.trend(in_order)) > 0.025
+    assert statistics.seeds_for_trend(in_order) == 3
 
 
 def test_bootstrap_weights_draw_as_many_seeds_as_there_are():

@@ -205,8 +205,8 @@ def test_what_is_undecided_says_how_many_seeds_would_decide_it(study):
     low, high = difference.interval
     assert low <= 0 <= high
     seeds = statistics.seeds_to_decide(difference.value, (low, high), 3)
-    told = "more than 1,000 seeds" if seeds is None else f"{seeds} seeds"
-    assert difference.beside == f"{told} would decide"
+    told = "over 1,000" if seeds is None else seeds
+    assert difference.beside == f"an even chance with {told} seeds"
     assert difference.all in opening(study, comparison(study))[1][0]
     holds = find(findings(study), "GMP costs SCL more accuracy than Sup [points]")[2]
     assert (holds.text, holds.beside) == ("undecided", difference.beside)

@@ -9,11 +9,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prunejax.config import Config, UserError, differences, load_config, to_json
-from prunejax.measures.record import BLANK, DTYPES, Record, Subject, shape_of
-from prunejax.measures.store import read_all, write
+from prunejax.measures.record import Record, Subject
+from prunejax.measures.store import (
+    REQUIRED,
+    file_of,
+    note_failures,
+    noted_failures,
+    read_all,
+    write,
+)
 from prunejax.runs.directory import write_whole
 from prunejax.runs.log import join_curves
-from prunejax.runs.provenance import join_provenance
+from prunejax.runs.provenance import join_provenance, load_provenance
 from prunejax.training.members import Members, members_of
 from prunejax.types import Path
 
@@ -28,18 +35,31 @@ class Part(NamedTuple):
     config: Config
     records: Mapping[str, Record]
     """Its measures by name."""
+    failed: Mapping[str, str]
+    """By the name of a measure that failed when it was computed, why."""
 
 
 def read_part(directory: Path) -> Part:
     """A run and its measures.
 
     Raises:
-        UserError: if it is none, or a measure cannot be used.
+        UserError: if it is none, is not measured, or a measure cannot be used.
     """
+    config = load_config(directory)
     records, failures = read_all(directory)
     if failures:
         raise UserError(next(iter(failures.values())))
-    return Part(directory, load_config(directory), records)
+    if REQUIRED not in records:
+        raise UserError(f"{directory} is not measured; run experiments.evaluate first")
+    members = members_of(config)
+    checksum = load_provenance(directory)["data_checksum"]
+    for name, record in records.items():
+        if not record.subject.is_of(members.seeds, members.sparsities, checksum):
+            raise UserError(
+                f"{file_of(directory, name)} is of other models or data than the run; delete it, "
+                "and run experiments.evaluate again"
+            )
+    return Part(directory, config, records, noted_failures(directory))
 
 
 class Joined(NamedTuple):
@@ -47,6 +67,8 @@ class Joined(NamedTuple):
 
     config: Config
     records: list[Record]
+    failed: dict[str, str]
+    """Of measures that failed in some part, why."""
     provenance: dict[str, Any]
     curves: list[dict[str, Any]]
     """Lines of `metrics.jsonl`."""
@@ -63,9 +85,13 @@ def join(parts: Sequence[Part]) -> Joined:
     directories = [part.directory for part in parts]
     members = members_of(config)
     rows = [_rows(members, members_of(part.config)) for part in parts]
+    failed: dict[str, str] = {}
+    for part in parts:
+        failed = dict(part.failed) | failed
     return Joined(
         config=config,
-        records=joined_records(parts),
+        records=_joined_records(parts, members, rows, failed),
+        failed=failed,
         provenance=join_provenance(directories),
         curves=join_curves(directories, rows, len(members)),
     )
@@ -79,6 +105,7 @@ def write_joined(joined: Joined, directory: Path) -> None:
     """
     for record in joined.records:
         write(record, directory)
+    note_failures(directory, joined.failed, joined.failed)
     lines = [json.dumps(line) + "\n" for line in joined.curves]
     write_whole(directory / "metrics.jsonl", "".join(lines))
     write_whole(directory / "provenance.json", json.dumps(joined.provenance, indent=2) + "\n")
@@ -117,62 +144,73 @@ def joined_config(parts: Sequence[Part]) -> Config:
     return dataclasses.replace(parts[0].config, models=models)
 
 
-def joined_records(parts: Sequence[Part]) -> list[Record]:
-    """The measures of all seeds of `parts`, which are in order.
+def _joined_records(
+    parts: Sequence[Part],
+    members: Members,
+    rows: Sequence[np.ndarray],
+    failed: Mapping[str, str],
+) -> list[Record]:
+    """The measures of all members, but those that failed in some part.
 
-    What is measured of one model of each sparsity is that of the part with the lowest seed.
+    Args:
+        parts: in order.
+        members: of the whole.
+        rows: of each part, where its members stand among these.
+        failed: measures that are left out.
 
     Raises:
-        UserError: if one lacks a measure that another has, or made it of other data, by another
+        UserError: if a part lacks a measure that another has, or made it of other data, by another
             version or with other settings.
     """
-    config = joined_config(parts)
     names = dict.fromkeys(name for part in parts for name in part.records)
     found = []
     for name in names:
+        if name in failed:
+            continue
         for part in parts:
             if name not in part.records:
                 raise UserError(f"{part.directory} lacks the measure {name}; evaluate it first")
-        found.append(_joined(name, parts, config))
+            trouble = _trouble(part.records[name], parts[0].records[name])
+            if trouble:
+                both = f"{parts[0].directory} and {part.directory}"
+                raise UserError(f"{both}: the measure {name} {trouble}")
+        found.append(_joined([part.records[name] for part in parts], members, rows))
     return found
 
 
-def _joined(name: str, parts: Sequence[Part], config: Config) -> Record:
-    records = [part.records[name] for part in parts]
+def _joined(records: Sequence[Record], members: Members, rows: Sequence[np.ndarray]) -> Record:
+    """A measure of all members; what is of one model of each sparsity is the first part's."""
     first = records[0]
-    for part, record in zip(parts, records, strict=True):
-        trouble = _trouble(record, first)
-        if trouble:
-            raise UserError(
-                f"{part.directory} and {parts[0].directory}: the measure {name} {trouble}"
-            )
-    members = members_of(config)
-    rows = [_rows(members, members_of(part.config)) for part in parts]
+    excluded = [record.subject.excluded for record in records]
     subject = dataclasses.replace(
         first.subject,
         seeds=members.seeds,
         sparsities=members.sparsities,
-        excluded=_placed([record.subject.excluded for record in records], rows, len(members)),
+        excluded=_placed(excluded, rows),
     )
+    measured = [record.measured for record in records]
     of_models = next(iter(first.specs.values())).dims[0] == "models"
     arrays = {}
-    if of_models:
-        measured = _placed([record.measured for record in records], rows, len(members))
-        for array, spec in first.specs.items():
-            shape = shape_of(spec, subject.sizes)
-            whole = np.full(shape, BLANK[spec.kind], DTYPES[spec.kind])
-            for record, places in zip(records, rows, strict=True):
-                whole[places] = record.arrays[array]
-            arrays[array] = whole
-    else:
-        # Of each level by the first part that has it.
-        all_measured = np.stack([record.measured for record in records])
-        measured = all_measured.any(0)
-        holder = all_measured.argmax(0)
-        for array in first.specs:
-            values = np.stack([record.arrays[array] for record in records])
-            arrays[array] = values[holder, np.arange(len(holder))]
-    return dataclasses.replace(first, subject=subject, arrays=arrays, measured=measured)
+    for name in first.specs:
+        values = [record.arrays[name] for record in records]
+        arrays[name] = _placed(values, rows) if of_models else _first_measured(values, measured)
+    whole = _placed(measured, rows) if of_models else np.any(measured, axis=0)
+    return dataclasses.replace(first, subject=subject, arrays=arrays, measured=whole)
+
+
+def _placed(values: Sequence[np.ndarray], rows: Sequence[np.ndarray]) -> np.ndarray:
+    """The parts' values `[models of the part, ...]` as one array `[models, ...]`."""
+    count = sum(map(len, rows))
+    whole = np.empty((count, *values[0].shape[1:]), values[0].dtype)
+    for of_part, places in zip(values, rows, strict=True):
+        whole[places] = of_part
+    return whole
+
+
+def _first_measured(values: Sequence[np.ndarray], measured: Sequence[np.ndarray]) -> np.ndarray:
+    """The values `[levels, ...]`, each level's of the first part that has measured it."""
+    holder = np.argmax(measured, axis=0)
+    return np.stack(values)[holder, np.arange(len(holder))]
 
 
 def _trouble(record: Record, first: Record) -> str:
@@ -209,11 +247,3 @@ def _identities(members: Members) -> list[tuple[int, float, int]]:
             strict=True,
         )
     )
-
-
-def _placed(values: Sequence[np.ndarray], rows: Sequence[np.ndarray], count: int) -> np.ndarray:
-    """The parts' values `[models of the part]` in one array `[count]`."""
-    whole = np.zeros(count, values[0].dtype)
-    for of_part, places in zip(values, rows, strict=True):
-        whole[places] = of_part
-    return whole

@@ -3,15 +3,20 @@
 XLA has a call for them and no longer a pass that makes it, so it is made here. That is XLA's
 inside, which may change without notice: before a kind of convolution is computed by it in a
 process, a small one is compiled and compared with XLA's own. On a processor for which oneDNN has no
-kernels of a dtype the call ends the process, so the first of each dtype is tried in another one.
+kernels of a dtype the call ends the process, so the first of each dtype is tried in another one;
+that it lived is noted in the user's cache.
 """
 
+import contextlib
+import hashlib
+import importlib.metadata
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -19,6 +24,7 @@ import numpy as np
 from jax import Array, lax
 
 from prunejax.config.errors import in_one_line
+from prunejax.data.cache import cache_dir
 
 CALL = "__onednn$convolution"
 NUMBERS = ("NHWC", "HWIO", "NHWC")
@@ -104,6 +110,9 @@ def trouble(kind: Kind) -> str | None:
 @cache
 def _last_words(dtype: str) -> str | None:
     """What another process said that the call of a dtype has ended; None if it lives."""
+    noted = _note_of(dtype)
+    if noted.exists():
+        return None
     setup = f"import sys; sys.path[:] = {sys.path!r}; from prunejax.nn import onednn as own; "
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
@@ -113,9 +122,26 @@ def _last_words(dtype: str) -> str | None:
         text=True,
     )
     if done.returncode == 0:
+        # A full or read-only home costs seconds at the next start, nothing else.
+        with contextlib.suppress(OSError):
+            noted.parent.mkdir(parents=True, exist_ok=True)
+            noted.touch()
         return None
     told = (done.stderr.strip().splitlines() or ["without a word"])[-1]
     return f"its {dtype} ends the process ({told[:200]})"
+
+
+def _note_of(dtype: str) -> Path:
+    """The file that is there if the call of a dtype lives, with this jaxlib on such a processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    # Of all cores alike; what else stands there, for instance their frequency, changes.
+    named = {line for line in lines if line.startswith(("model name", "flags"))}
+    processor = hashlib.sha256("".join(sorted(named)).encode()).hexdigest()[:16]
+    version = importlib.metadata.version("jaxlib")
+    return cache_dir() / "xla" / f"onednn-{version}-{processor}-{dtype}"
 
 
 def difference(kind: Kind) -> str | None:

@@ -49,7 +49,7 @@ def intervals(study: Study) -> Table:
 
     header = ["Models", "Sparsity [%]", "n", "Accuracy [%]", "PIEs", "Noise floor [range]"]
     header += [column.header for column in columns]
-    note = f"95% {INTERVALS}. {FLOOR}, mean and range.{_measured_of_fewer(study, columns)}"
+    note = f"95% {INTERVALS}. {FLOOR}; mean and range.{_measured_of_fewer(study, columns)}"
     return Table("intervals", f"Every cell, over {scope(study)}", header, rows, note)
 
 

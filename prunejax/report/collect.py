@@ -69,8 +69,7 @@ def collect(workdir: Path, load_data: Callable[[Data], Dataset]) -> Collected:
             )
             continue
         shown[name] = run
-        for session in load_provenance(workdir / name)["sessions"]:
-            commits.add(_short(str(session["commit"])))
+        commits.update(map(_short, load_provenance(workdir / name)["commits"]))
         try:
             curves[name] = load_curves(workdir / name, len(run.seeds))
         except UserError as error:

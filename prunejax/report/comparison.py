@@ -31,7 +31,10 @@ UNKNOWN: Effect = (np.nan, np.full(1, np.nan), 0)
 """Where nothing was measured; one NaN is combined with replicates of any number."""
 DIGITS = {"accuracy": 2, "pies": 0, "q": 3, "depth": 2}
 """Of each effect, after the point."""
-POWER = "How many seeds would decide what is undecided is told for an effect as large as it seems."
+POWER = (
+    "Beside what is undecided: with how many seeds in all an effect as large as it seems has an "
+    "even chance to be decided."
+)
 
 
 class DenseAndPruned(NamedTuple):

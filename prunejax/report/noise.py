@@ -10,8 +10,9 @@ from prunejax.report.study import Study, at, holder_of
 from prunejax.report.table import Cell
 
 FLOOR = (
-    "Noise floor: PIEs that training noise alone makes between two populations of this size, from "
-    "disjoint halves of the dense models (100 splits) by the square root of the size"
+    "Noise floor: PIEs that training noise alone makes between two populations as large as the "
+    "dense one, from disjoint halves of it (100 splits) by the square root of the size, which is "
+    "rough below 8 models"
 )
 """What must be known of it, to be followed by what is shown."""
 DRAWS = 100

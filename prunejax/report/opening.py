@@ -1,5 +1,7 @@
 """What the page opens with: one sentence that a stranger understands, then the findings."""
 
+from collections import Counter
+
 import numpy as np
 
 from prunejax.report.comparison import Compared, answer, verdict
@@ -10,6 +12,7 @@ from prunejax.report.study import (
     method_of,
     percent,
     prunes,
+    sweeps,
     without_sweeps,
 )
 from prunejax.report.table import Table
@@ -49,11 +52,10 @@ def _hurt_more(study: Study, compared: Table) -> str:
     if not rows:
         return ""
     row = min(rows, key=lambda row: abs(row.sparsity.value - 0.9))
-    seeds = next(iter(study.values())).config.models
     words = {
         "yes": f"it hurts {first} more",
         "no": f"it hurts {first} less",
-        "undecided": f"which of them it hurts more, {seeds} seeds do not decide",
+        "undecided": "which of them it hurts more is undecided",
     }
     return (
         f"Pruning {row.sparsity.text}% of the weights ({row.pruning.text}) costs networks trained "
@@ -63,16 +65,17 @@ def _hurt_more(study: Study, compared: Table) -> str:
 
 
 def _best_begin(study: Study, found: list[Trend]) -> str:
-    """When each method should be pruned; empty without sweeps."""
+    """When to prune, where that was found to matter; empty if not, and without sweeps."""
+    labels = Counter(method_of(study, name).label for name in sweeps(study))
     told = []
     for trend in found:
-        if not trend.seeds:
+        begins = [begin for begin in trend.lost if not np.isnan(begin)]
+        if trend.found == "undecided" or not begins:
             continue
         label = method_of(study, trend.sweep).label
-        begin = min(trend.lost, key=trend.lost.__getitem__)
-        told.append(
-            f"{label} from {100 * begin:.3g}% of its training ({trend.lost[begin]:.1f} points)"
-        )
+        name = label if labels[label] == 1 else trend.sweep
+        begin = min(begins, key=trend.lost.__getitem__)
+        told.append(f"{name} from {100 * begin:.3g}% of its stage ({trend.lost[begin]:.1f} points)")
     if not told:
         return ""
     level = percent(study, headline(study))

@@ -22,7 +22,7 @@ from prunejax.report.figures.style import (
 from prunejax.report.hover import hover_data
 from prunejax.report.opening import opening
 from prunejax.report.published import Published
-from prunejax.report.study import Study, methods, question, scope
+from prunejax.report.study import Study, methods, most_measured, question, scope
 from prunejax.report.table import Table
 from prunejax.runs.directory import write_whole
 from prunejax.types import Path
@@ -173,7 +173,7 @@ def about(study: Study) -> str:
         counted = f"last layer whose {probe} does not give the {probes.depth_target}, 1 if all do"
     return (
         f"{text} Prediction depth: the {counted}; the probes are fitted on {fitted} training "
-        f"images, over {probes.probe_models} models a cell at most."
+        f"images, over {most_measured(study, 'depth')} models a cell at most."
     )
 
 

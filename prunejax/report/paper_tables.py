@@ -27,7 +27,7 @@ TABLE_3 = "sup_gmp"
 def table_3(study: Study, published: Published | None = None) -> Table:
     """PIEs of Sup / GMP beside those of Hooker et al. 2019, as Table 3."""
     heading = f"Table 3. {paper_title(study, TABLE_3)}: PIEs among {scope(study)}, and accuracy"
-    table = Table("table_3", heading, note=f"{FLOOR}, mean.")
+    table = Table("table_3", heading, note=f"{FLOOR}; mean.")
     names = filter(None, [find_papers(study, TABLE_3)])
     table = grid(table, study, list(names), pies_and_accuracy(study), published)
     if published is None:
@@ -117,7 +117,7 @@ def findings(study: Study, published: Published | None = None) -> Table:
 
     header = ["Finding", "Ours [95%]", "Holds here", "Noise floor of each [range]"]
     heading = f"What the paper finds at {percent(study, sparsity)}%, PIEs among {scope(study)}"
-    note = f"95% {INTERVALS}. {POWER} {FLOOR}, mean and range."
+    note = f"95% {INTERVALS}. {POWER} {FLOOR}; mean and range."
     if published is not None:
         header.append("Paper")
         note += " Paper: PIEs among 10,000, of 30 WRN-16-2 models."
@@ -155,7 +155,9 @@ def _ours(
     if finding.effect == "pies":
         names = [find_papers(study, key) for key in finding.experiments]
         noise = "; ".join(floors[name].text for name in names if name is not None)
-    holds = Cell(verdict(ours, finding.sign), beside=seeds_text(ours, fewest))
+    # Depth is known of the probed models only, however many there are.
+    unit = "probed models" if finding.effect == "depth" else "seeds"
+    holds = Cell(verdict(ours, finding.sign), beside=seeds_text(ours, fewest, unit))
     return [ours, holds, Cell(noise)]
 
 

@@ -69,18 +69,19 @@ def with_interval(
     return Cell(f"{text} [{low:.{digits}f}, {high:.{digits}f}]", estimate, interval=(low, high))
 
 
-def seeds_text(cell: Cell, models: int) -> str:
-    """How many seeds would decide whether a value is more or less than 0; empty if it is decided.
+def seeds_text(cell: Cell, models: int, unit: str = "seeds") -> str:
+    """How many seeds may decide whether a value is more or less than 0; empty if it is decided.
 
     Args:
         cell: the value with its interval.
         models: behind it.
+        unit: what they are.
     """
     if cell.interval is None or not cell.interval[0] <= 0 <= cell.interval[1]:
         return ""
-    return would_decide(seeds_to_decide(cell.value, cell.interval, models))
+    return even_chance(seeds_to_decide(cell.value, cell.interval, models), unit)
 
 
-def would_decide(seeds: int | None) -> str:
+def even_chance(seeds: int | None, unit: str = "seeds") -> str:
     """A number of seeds in words; None is more than can be told."""
-    return "more than 1,000 seeds would decide" if seeds is None else f"{seeds} seeds would decide"
+    return f"an even chance with {'over 1,000' if seeds is None else seeds} {unit}"

@@ -128,7 +128,7 @@ def pies_and_accuracy(study: Study) -> dict[str, Make]:
 def table_1(study: Study, published: Published | None = None) -> Table:
     """PIEs, their noise floor, and test accuracy (mean ± standard deviation over models)."""
     heading = f"Table 1. PIEs among {scope(study)}, and test accuracy (mean ± std over models)"
-    note = f"{FLOOR}, mean."
+    note = f"{FLOOR}; mean."
     if published is not None:
         note += " Paper: among 10,000, of 30 WRN-16-2 models (Δ GMP at 90%: 25)."
     table = Table("table_1", heading, note=note)

@@ -6,9 +6,16 @@ from typing import NamedTuple
 import numpy as np
 
 from prunejax.measures.statistics import seeds_for_trend, trend
-from prunejax.report.comparison import DIGITS, DenseAndPruned, dense_and_pruned, effect, p_value
-from prunejax.report.noise import noise_floors
-from prunejax.report.resamples import INTERVALS, Resamples, with_interval, would_decide
+from prunejax.report.comparison import (
+    DIGITS,
+    POWER,
+    DenseAndPruned,
+    dense_and_pruned,
+    effect,
+    p_value,
+)
+from prunejax.report.noise import FLOOR, noise_floors
+from prunejax.report.resamples import INTERVALS, Resamples, even_chance, with_interval
 from prunejax.report.study import (
     Study,
     compared_methods,
@@ -155,7 +162,7 @@ def when_table(study: Study) -> Table:
     header += [f"{a} − {b}: lost [points]", "PIEs", "Noise floor [range]", "Q-Score"]
     header += ["Depth of PIEs [layers]"]
     heading = f"When to prune: by the begin of pruning, over {scope(study)}"
-    return Table("when", heading, header, rows, f"95% {INTERVALS}.")
+    return Table("when", heading, header, rows, f"95% {INTERVALS}. {FLOOR}; mean and range.")
 
 
 def _beside_others(depth: Quantity) -> Cell:
@@ -200,7 +207,7 @@ class Trend(NamedTuple):
     lost: dict[float, float]
     """Accuracy points lost by the begin, over these seeds."""
     power: str
-    """How many seeds would decide it; empty if it is decided, or there is no test."""
+    """How many seeds may decide it; empty if it is decided, or there is no test."""
 
 
 def trends(study: Study) -> list[Trend]:
@@ -216,7 +223,7 @@ def trends(study: Study) -> list[Trend]:
             verdict = "yes" if falls < rises else "no"
         power = ""
         if verdict == "undecided" and np.isfinite(falls):
-            power = would_decide(seeds_for_trend(lost, SIGNIFICANT))
+            power = even_chance(seeds_for_trend(lost, SIGNIFICANT))
         means = lost.mean(0).tolist() if len(seeds) else [np.nan] * len(by_begin)
         found.append(
             Trend(
@@ -281,7 +288,7 @@ def trend_table(study: Study) -> Table:
     heading = "Whether pruning costs the more accuracy the earlier it begins"
     note = (
         "Page's test of ordered begins, a block for each seed; p of the direction that is found, "
-        f"which counts below {SIGNIFICANT}. `no`: later pruning costs more."
+        f"which counts below {SIGNIFICANT}. `no`: later pruning costs more. {POWER}"
     )
     return Table("trend", heading, header, rows, note)
 

@@ -41,7 +41,7 @@ def load_provenance(run_dir: Path) -> dict[str, Any]:
             "image_shape": (int(height), int(width), int(channels)),
             "stage_steps": stage_steps,
             "sessions": list(provenance["sessions"]),
-            "commit": str(provenance["sessions"][-1]["commit"]),
+            "commits": [str(session["commit"]) for session in provenance["sessions"]],
         }
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(

@@ -117,8 +117,8 @@ def _noise(study: Study) -> Picture:
     return Picture(
         pies_and_noise(study),
         f"PIEs at {_near(study)} by the number of models whose votes are compared, mean over "
-        "subsets of seeds: those of pruning remain, those of training noise fall with the square "
-        "root of the number",
+        "subsets of seeds; crosses: between disjoint subsets of the dense models, whose PIEs are "
+        "training noise alone; dotted: from there on by the square root of the number",
         "Line charts with the number of models on x, a panel for each training method: PIEs of "
         "each way of pruning, and between dense models.",
     )

@@ -1,5 +1,6 @@
 """What pruning costs by sparsity: accuracy lost, and PIEs above the noise floor."""
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.patches import Patch
 
 from prunejax.report.comparison import DIGITS, dense_and_pruned, effect
 from prunejax.report.figures.style import add_legend, colours, in_style, subplots
-from prunejax.report.noise import Floor, floors_of
+from prunejax.report.noise import floors_of
 from prunejax.report.resamples import Resamples, with_interval
 from prunejax.report.study import (
     Study,
@@ -31,7 +32,9 @@ LINES = ("-", "--", ":", "-.")
 PANELS = {"accuracy": "accuracy lost [points]", "pies": "PIEs [test images]"}
 """Effects that are shown, and what their axes are called."""
 APART = 0.6
-"""Points of one sparsity stand so far apart, in % of weights, that their bars can be told apart."""
+"""Points of one sparsity stand so far apart, in % of weights, that their bars can be told apart,"""
+MOST_APART = 0.5
+"""and all together at most this part of the way to the next sparsity."""
 
 
 def what_pruning_costs(study: Study) -> Figure:
@@ -41,15 +44,18 @@ def what_pruning_costs(study: Study) -> Figure:
     """
     resamples = Resamples(study)
     looks = looks_of(study)
+    levels = [100 * level for level in pruned_levels(study)]
+    nearest = min(np.diff(levels), default=100.0)
+    apart = min(APART, MOST_APART * nearest / len(looks))
     with in_style(study):
         figure, axes = subplots(1, len(PANELS), WIDTH, 3.4)
         for axis, (name, label) in zip(axes[0], PANELS.items(), strict=True):
             for place, experiment in enumerate(looks):
-                shift = APART * (place - (len(looks) - 1) / 2)
+                shift = apart * (place - (len(looks) - 1) / 2)
                 _draw(axis, study, resamples, name, experiment, looks[experiment], shift)
             axis.set_ylabel(label)
             axis.set_xlabel("weights pruned [%]")
-            axis.set_xticks([100 * level for level in pruned_levels(study)])
+            axis.set_xticks(levels)
             axis.margins(x=0.1)
         axes[0, 0].axhline(0, color="black", linewidth=0.6)
         bands = _draw_floors(axes[0, 1], study)
@@ -66,11 +72,17 @@ def what_pruning_costs(study: Study) -> Figure:
 def looks_of(study: Study) -> dict[str, dict[str, Any]]:
     """How each pruned experiment is drawn: the colour tells its method, the rest how it prunes."""
     found: dict[str, dict[str, Any]] = {}
-    ways: dict[str, int] = {}
+    ways: dict[tuple[str, int], int] = {}
+    seen: Counter[tuple[str, str]] = Counter()
     for name in pruned_experiments(study):
-        place = ways.setdefault(pruning_label(study, name), len(ways))
+        method = method_of(study, name).name
+        label = pruning_label(study, name)
+        # Two experiments of a method may call their ways of pruning alike.
+        way = (label, seen[method, label])
+        seen[method, label] += 1
+        place = ways.setdefault(way, len(ways))
         found[name] = {
-            "color": colours(study)[method_of(study, name).name],
+            "color": colours(study)[method],
             "marker": MARKERS[place % len(MARKERS)],
             "linestyle": LINES[place % len(LINES)],
         }
@@ -97,8 +109,9 @@ def _draw(
         interval = with_interval(value, replicates, DIGITS[name], count, least).interval
         x.append(100 * level + shift)
         y.append(value)
-        low.append(value - interval[0] if interval else 0.0)
-        high.append(interval[1] - value if interval else 0.0)
+        # Of very few PIEs the interval may leave out the value.
+        low.append(max(0.0, value - interval[0]) if interval else 0.0)
+        high.append(max(0.0, interval[1] - value) if interval else 0.0)
     axis.errorbar(x, y, yerr=[low, high], ms=5, lw=1.4, elinewidth=0.8, capsize=2, **look)
 
 
@@ -106,13 +119,13 @@ def _draw_floors(axis: Axes, study: Study) -> dict[str, Patch]:
     """A band for each noise floor; returns them by what they are called."""
     floors = floors_of(study)
     bands: dict[str, Patch] = {}
-    drawn: dict[str | None, Floor] = {}
+    drawn = set()
     for name in pruned_experiments(study):
         floor = floors[name]
         dense = holder_of(study, name, 0.0)
         if floor is None or dense in drawn:
             continue
-        drawn[dense] = floor
+        drawn.add(dense)
         method = method_of(study, name)
         colour = colours(study)[method.name]
         axis.axhspan(floor.low, floor.high, color=colour, alpha=0.15, linewidth=0)

@@ -16,7 +16,7 @@ from prunejax.report.study import (
     method_of,
     methods,
     percent,
-    pruning_label,
+    title,
 )
 
 WIDTH = 4.2
@@ -38,20 +38,23 @@ def pies_and_noise(study: Study) -> Figure:
             heading = f"{method.label}, {percent(study, level)}% pruned"
             dense = at(study, names[0], 0.0) if names else None
             if dense is None or len(dense.seeds) < 2:
-                say_missing(axis, heading, WIDTH, "needs 2 dense models")
+                why = "needs 2 dense models" if names else "not pruned"
+                say_missing(axis, heading, WIDTH, why)
                 continue
             for name in names:
                 models = dense_and_pruned(study, name, level)
                 if not isinstance(models, str):
                     curve = pies_by_size(*models)
-                    label = pruning_label(study, name)
+                    label = title(study, name)
                     axis.plot(curve.sizes, curve.pies, ms=4, label=label, **looks[name])
             _draw_noise(axis, dense)
             axis.set_xlabel("models on either side")
+            axis.set_ylabel("PIEs [test images]")
+            axis.tick_params(labelleft=True)  # also where the first panel has none
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.legend(fontsize=8)
             set_title(axis, heading, WIDTH)
-        axes[0, 0].set_ylabel("PIEs [test images]")
+        # Only now: to set a limit is to end its fitting to lines that are drawn later.
         axes[0, 0].set_ylim(bottom=0)
         return figure
 

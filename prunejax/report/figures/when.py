@@ -72,8 +72,9 @@ def _panel(
                 continue
             x.append(100 * point.begin + place)  # side by side, so that bars can be told apart
             y.append(value)
-            low.append(value - interval[0] if interval else 0.0)
-            high.append(interval[1] - value if interval else 0.0)
+            # Of very few PIEs the interval may leave out the value.
+            low.append(max(0.0, value - interval[0]) if interval else 0.0)
+            high.append(max(0.0, interval[1] - value) if interval else 0.0)
             beside.append(found[name].beside)
         axis.errorbar(
             x, y, yerr=[low, high], color=colour, marker="o", ms=4, lw=1.4, elinewidth=0.8
