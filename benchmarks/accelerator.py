@@ -161,7 +161,7 @@ def _timed(
     plan = rehearsal.plan
     # XLA counts the body of a loop over steps once.
     share_of_chunks = spec.models / plan.models_per_program
-    flops = plan.flops * share_of_chunks
+    flops = rehearsal.flops * share_of_chunks
     of_flops = flops / (1e12 * device[f"TFLOP/s {spec.dtype}"])
     of_bytes = rehearsal.bytes_accessed * share_of_chunks / (1e9 * device["GB/s"])
     return row | {

@@ -16,7 +16,7 @@ from prunejax.nn.norm import EPSILON, MOMENTUM
 from prunejax.training import population
 from prunejax.training import step as single
 from prunejax.training.members import members_of
-from prunejax.training.plan import Plan, make_plan
+from prunejax.training.plan import Plan, make_plan, step_flops
 from prunejax.training.programs import Programs, make_programs, shared_arguments
 from prunejax.training.state import TrainState
 from prunejax.training.step import PerModel, Shared
@@ -31,6 +31,8 @@ class Rehearsal(NamedTuple):
 
     program: Programs
     plan: Plan
+    flops: float
+    """Of one step of one program, as XLA counts them."""
     bytes_accessed: float
     """In memory by one step of one program, as XLA counts them."""
     calls: Iterator[Any]
@@ -52,7 +54,8 @@ def rehearse(spec: Spec) -> Rehearsal:
     chunks = len(plan.chunks)
     calls = population.rehearse(task, members, dataset, plan, program, chunks)
     costs = program(plan.models_per_program, spec.batch).cost_analysis()
-    return Rehearsal(program, plan, float(costs["bytes accessed"]), calls)
+    flops = step_flops(task, dataset, program, plan)
+    return Rehearsal(program, plan, flops, float(costs["bytes accessed"]), calls)
 
 
 def ours(spec: Spec) -> Round:

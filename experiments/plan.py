@@ -100,7 +100,7 @@ def _print_stage(task: "Task", members: "Members", dataset: "Dataset", model_ste
     """
     from prunejax.training import population, programs
     from prunejax.training.devices import target_of
-    from prunejax.training.plan import make_plan
+    from prunejax.training.plan import make_plan, step_flops
 
     program = programs.make_programs(task, dataset)
     plan = make_plan(task, len(members), dataset, program)
@@ -114,7 +114,8 @@ def _print_stage(task: "Task", members: "Members", dataset: "Dataset", model_ste
     used, calls = plan.mesh.size, float(len(plan.chunks))
     if FLAGS.devices:
         calls = math.ceil(len(members) / FLAGS.devices) * used / plan.models_per_program
-    flops = plan.flops / plan.models_per_program * model_steps
+    of_program = step_flops(task, dataset, program, plan)
+    flops = of_program / plan.models_per_program * model_steps
     print(
         f"  {task.stage}: {task.steps} steps of batch {batch_size}; "
         f"{flops / 1e15:.4g} PFLOP in all; "

@@ -11,19 +11,17 @@ from prunejax.config import UserError
 from prunejax.data import Dataset
 from prunejax.training import hosts, machine
 from prunejax.training.devices import chunk_rows, make_mesh, target_of
-from prunejax.training.programs import Programs, state_shapes
-from prunejax.training.task import Task
+from prunejax.training.programs import Programs, argument_shapes, make_step, state_shapes
+from prunejax.training.task import Task, make_tasks
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The chunks of a population, and what one step of one program costs."""
+    """The chunks of a population, and the memory that they take."""
 
     chunks: list[np.ndarray]
     """The members of each program, as indices; see `devices.chunk_rows`."""
     mesh: Mesh
-    flops: float
-    """Floating-point operations, as XLA counts them, on all devices."""
     bytes: int
     """Peak memory of one process: arguments, results and temporaries of a program, and the states
     of the models that are not in it."""
@@ -76,8 +74,7 @@ def make_plan(
         needed += copies * each * local // mesh.size
         memory = hosts.min_over_processes(available_memory(local))
         if needed <= memory:
-            flops = mesh.size * float(compiled.cost_analysis()["flops"])
-            return Plan(chunks, mesh, flops, needed)
+            return Plan(chunks, mesh, needed)
         if wanted or most == 1:
             smaller = "execution.models_per_program" if size > 1 else f"{task.stage}.batch_size"
             if copies * each > memory / 2:
@@ -88,6 +85,24 @@ def make_plan(
                 f"lower {smaller}"
             )
         most = (min(most, size) + 1) // 2
+
+
+def step_flops(task: Task, dataset: Dataset, program: Programs, plan: Plan) -> float:
+    """Floating-point operations of one step of one of the plan's programs, on all devices.
+
+    As XLA counts them; what oneDNN's calls compute it does not, so that on a CPU it is asked for a
+    program without these.
+    """
+    batch_size = min(task.settings.batch_size, len(dataset.train_labels))
+    if target_of(plan.mesh).platform != "cpu":
+        compiled = program(plan.models_per_program, batch_size)
+        return plan.mesh.size * float(compiled.cost_analysis()["flops"])
+    execution = dataclasses.replace(task.config.execution, convolution="unrolled")
+    config = dataclasses.replace(task.config, execution=execution)
+    counted = make_tasks(config, dataset)[task.stage]
+    shapes = argument_shapes(counted, len(dataset.train_labels), 1)
+    lowered = make_step(counted).lower(*shapes, batch_size=batch_size)
+    return plan.models_per_program * float(lowered.cost_analysis()["flops"])
 
 
 def available_memory(devices: int) -> float:
