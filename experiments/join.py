@@ -19,7 +19,7 @@ def main() -> None:
     from prunejax.measures.joined import join, read_part, write_joined
 
     cli.study()  # whose module may add measures
-    sources = [epath.Path(expanded("--parts", part)) for part in FLAGS.parts or []]
+    sources = [epath.Path(str(expanded("--parts", part))) for part in FLAGS.parts or []]
     if len(sources) < 2:
         raise UserError("--parts: name at least two work directories, separated by commas")
     names = _common_names(sources)
