@@ -59,7 +59,6 @@ def settings_of(options: Options) -> dict[str, Spec]:
     """What is timed, by name, the most important first."""
     network = next(iter(options.chosen_networks().values()))
     sup = replace(network, models=max(options.models), dtype="bfloat16", steps=1, steps_per_call=8)
-    sup = replace(sup, convolution="unrolled")
     scl = replace(sup, stage="scl", batch=8 * options.batch)
     middle = options.models[len(options.models) // 2]
     found: dict[str, Spec] = {}

@@ -31,7 +31,7 @@ class Spec:
     """What the networks compute in."""
     models_per_program: int | None = None
     """As `config.Execution` has it, like `convolution`."""
-    convolution: Literal["unrolled", "onednn", "grouped", "im2col"] | None = None
+    convolution: Literal["unrolled", "onednn", "grouped", "im2col"] = "unrolled"
     steps_per_call: int = 1
     """That one call of a program takes."""
     devices: int | None = None

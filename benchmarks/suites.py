@@ -129,7 +129,7 @@ def training_in_jax(spec: Spec) -> list[Contestant]:
     one_by_one = replace(spec, models_per_program=1)
     in_one = replace(spec, models_per_program=spec.models)
     im2col = replace(in_one, convolution="im2col")
-    by_xla = replace(spec, convolution="unrolled")
+    onednn = replace(spec, convolution="onednn")
     naive = replace(spec, contestant="steps.naive")
     lax_map = replace(spec, contestant="steps.lax_map")
     return [
@@ -137,7 +137,7 @@ def training_in_jax(spec: Spec) -> list[Contestant]:
         launched("one after another, launch.sh's memory", serial, devices=1),
         launched("one after another, our program", one_by_one, devices=1),
         launched("ours", spec),
-        launched("ours, XLA's convolutions", by_xla),
+        launched("ours, oneDNN", onednn),
         launched("in one program, unrolled", in_one),
         launched("in one program, im2col", im2col),
         as_jax_comes("naive vmap", naive),

@@ -49,8 +49,7 @@ def task_of(config, dataset, stage):
 
 
 def compiled_text(config, dataset, models, batch_size):
-    """The program of the stage `sup` as XLA has compiled it, with its own convolutions."""
-    config = dataclasses.replace(config, execution=Execution(convolution="unrolled"))
+    """The program of the stage `sup` as XLA has compiled it."""
     task = task_of(config, dataset, "sup")
     program = programs.make_programs(task, dataset)
     return program(models, batch_size).as_text()
@@ -271,9 +270,7 @@ def test_no_transposition_computes_its_operand_anew(make_config, dataset):
 
 @pytest.mark.skipif(not ON_CPU, reason="what XLA counts on CPU")
 def test_a_populations_step_costs_what_its_members_cost(make_config, dataset):
-    # Of convolutions that XLA knows; the count is the same whatever computes them.
-    by_xla = make_config("sup_gmp", execution=Execution(convolution="unrolled"))
-    task = task_of(by_xla, dataset, "sup")
+    task = task_of(make_config("sup_gmp"), dataset, "sup")
     states, members, steps, shared = programs.argument_shapes(task, 100, 4)
 
     def of_one(leaf):
@@ -283,11 +280,14 @@ def test_a_populations_step_costs_what_its_members_cost(make_config, dataset):
     alone = jax.jit(single.make_step(task), static_argnames="batch_size")
     lowered = alone.lower(state, member, steps.first, shared, batch_size=32)
     flops = lowered.compile(programs.CPU_OPTIONS).cost_analysis()["flops"]
-    task = task_of(make_config("sup_gmp"), dataset, "sup")
-    program = programs.make_programs(task, dataset)
-    plan = make_plan(task, 4, dataset, program)
-    found = step_flops(task, dataset, program, plan)
-    assert found / plan.models_per_program == pytest.approx(flops, rel=0.02)
+    # The count is the same whatever computes the convolutions.
+    for convolution in ("unrolled", "onednn"):
+        config = make_config("sup_gmp", execution=Execution(convolution=convolution))
+        task = task_of(config, dataset, "sup")
+        program = programs.make_programs(task, dataset)
+        plan = make_plan(task, 4, dataset, program)
+        found = step_flops(task, dataset, program, plan)
+        assert found / plan.models_per_program == pytest.approx(flops, rel=0.02)
 
 
 def test_the_second_step_does_not_recompile(make_config, dataset):

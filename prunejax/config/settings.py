@@ -239,9 +239,9 @@ class Execution:
     devices_per_model: Positive | None = None
     """Devices that share a model's batch. None: as many as there are for each model; on the CPU of
     one process 1."""
-    convolution: Literal["unrolled", "onednn", "grouped", "im2col"] | None = None
-    """How convolutions of many models are computed, see `nn.conv`. None: `onednn` on a CPU,
-    `unrolled` elsewhere."""
+    convolution: Literal["unrolled", "onednn", "grouped", "im2col"] = "unrolled"
+    """How convolutions of many models are computed, see `nn.conv`. On a CPU `onednn` takes the
+    fastest steps, and compiles each program anew at every start."""
     steps_per_call: Positive | None = None
     """Steps that one call of a program takes. None: 8 on accelerators, 1 on CPU, whose
     convolutions crawl in loops."""

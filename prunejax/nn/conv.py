@@ -29,16 +29,15 @@ Padding = Sequence[tuple[int, int]]
 Convolution = Callable[..., Array]
 
 
-def convolution(strategy: str | None) -> Convolution:
+def convolution(strategy: str) -> Convolution:
     """Returns a stand-in for `lax.conv_general_dilated` in `nn.Conv` (NHWC, no dilation or groups).
 
     Args:
         strategy: `unrolled` is one convolution per model, `onednn` the same by oneDNN's calls on
             a CPU that has them, `grouped` what `vmap` makes of `lax`, `im2col` patches and a matrix
-            product. None is the fastest: `onednn`, which is `unrolled` off the CPU.
+            product.
     """
     strategies = {
-        None: partial(_unrolled, by_onednn=True),
         "unrolled": partial(_unrolled, by_onednn=False),
         "onednn": partial(_unrolled, by_onednn=True),
         "grouped": lax.conv_general_dilated,

@@ -26,9 +26,8 @@ class Architecture(NamedTuple):
 
     name: str
     """How `model.name` refers to it, for instance `wide_resnet`."""
-    make: Callable[[Model, str, str | None], nn.Module]
-    """From the settings, the dtype to compute in and the strategy of its convolutions, the encoder;
-    see `conv.convolution`."""
+    make: Callable[[Model, str, str], nn.Module]
+    """From the settings, the dtype to compute in and the strategy of `conv`, the encoder."""
     label: Callable[[Model], str]
     """How reports call it, for instance `WideResNet-16-2`."""
     check: Callable[[Model], None]

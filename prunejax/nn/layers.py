@@ -30,7 +30,7 @@ class Block(NamedTuple):
     """Of its first convolution: 2 where a group halves the image, else 1."""
 
 
-def make_conv(dtype: str, strategy: str | None) -> Callable[..., nn.Conv]:
+def make_conv(dtype: str, strategy: str) -> Callable[..., nn.Conv]:
     """Returns `(features, kernel_size, strides=1, padding=..., name=...) -> nn.Conv`.
 
     The convolutions have no bias and are initialised Kaiming-normal by fan-out.

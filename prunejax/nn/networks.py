@@ -7,9 +7,7 @@ from prunejax.nn.entry import ARCHITECTURES
 from prunejax.nn.heads import LinearHead, ProjectionHead
 
 
-def make_networks(
-    config: Model, num_classes: int, dtype: str, conv: str | None
-) -> dict[str, nn.Module]:
+def make_networks(config: Model, num_classes: int, dtype: str, conv: str) -> dict[str, nn.Module]:
     """Returns the parts of a model, by the name they have in `params` of a train state.
 
     Args:

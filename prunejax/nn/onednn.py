@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -175,6 +176,8 @@ def difference(kind: Kind) -> str | None:
 
 def can_compute(kind: Kind) -> bool:
     """Whether oneDNN's call can be used for a kind; noted for `used`."""
+    # jaxlib cannot write its call into the cache of compiled programs, and JAX says so of each.
+    warnings.filterwarnings("ignore", "Error writing .* std::bad_alloc", UserWarning)
     why_not = trouble(kind)
     _USED[str(kind)] = "oneDNN" if why_not is None else f"XLA: {why_not}"
     return why_not is None

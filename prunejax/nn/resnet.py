@@ -35,7 +35,7 @@ class ResNet(nn.Module):
     depth: int = 20
     widen_factor: int = 1
     dtype: str = "float32"
-    conv: str | None = None
+    conv: str = "unrolled"
 
     @nn.compact
     def __call__(
@@ -95,7 +95,7 @@ def _shortcut(x: Features, block: Block) -> Float[Array, "batch _ _ _"]:
     return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, new_channels)))
 
 
-def _make(config: Model, dtype: str, conv: str | None) -> ResNet:
+def _make(config: Model, dtype: str, conv: str) -> ResNet:
     return ResNet(config.depth, config.widen_factor, dtype, conv)
 
 

@@ -34,7 +34,7 @@ class WideResNet(nn.Module):
     depth: int = 16
     widen_factor: int = 2
     dtype: str = "float32"
-    conv: str | None = None
+    conv: str = "unrolled"
 
     @nn.compact
     def __call__(
@@ -91,7 +91,7 @@ def _apply_block(
     return shortcut + hidden, probes
 
 
-def _make(config: Model, dtype: str, conv: str | None) -> WideResNet:
+def _make(config: Model, dtype: str, conv: str) -> WideResNet:
     return WideResNet(config.depth, config.widen_factor, dtype, conv)
 
 
