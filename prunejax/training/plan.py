@@ -11,7 +11,7 @@ from prunejax.config import UserError
 from prunejax.data import Dataset
 from prunejax.training import hosts, machine
 from prunejax.training.devices import chunk_rows, make_mesh, target_of
-from prunejax.training.programs import Programs, argument_shapes, make_step, state_shapes
+from prunejax.training.programs import Programs, make_programs, state_shapes
 from prunejax.training.task import Task, make_tasks
 
 
@@ -90,19 +90,16 @@ def make_plan(
 def step_flops(task: Task, dataset: Dataset, program: Programs, plan: Plan) -> float:
     """Floating-point operations of one step of one of the plan's programs, on all devices.
 
-    As XLA counts them; what oneDNN's calls compute it does not, so that on a CPU it is asked for a
-    program without these.
+    As XLA counts them. It does not know what oneDNN's calls compute, and is asked for a program
+    without these.
     """
+    if task.config.execution.convolution == "onednn":
+        execution = dataclasses.replace(task.config.execution, convolution="unrolled")
+        config = dataclasses.replace(task.config, execution=execution)
+        program = make_programs(make_tasks(config, dataset)[task.stage], dataset)
     batch_size = min(task.settings.batch_size, len(dataset.train_labels))
-    if target_of(plan.mesh).platform != "cpu":
-        compiled = program(plan.models_per_program, batch_size)
-        return plan.mesh.size * float(compiled.cost_analysis()["flops"])
-    execution = dataclasses.replace(task.config.execution, convolution="unrolled")
-    config = dataclasses.replace(task.config, execution=execution)
-    counted = make_tasks(config, dataset)[task.stage]
-    shapes = argument_shapes(counted, len(dataset.train_labels), 1)
-    lowered = make_step(counted).lower(*shapes, batch_size=batch_size)
-    return plan.models_per_program * float(lowered.cost_analysis()["flops"])
+    compiled = program(plan.models_per_program, batch_size)
+    return plan.mesh.size * float(compiled.cost_analysis()["flops"])
 
 
 def available_memory(devices: int) -> float:
