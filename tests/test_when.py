@@ -147,8 +147,8 @@ def test_the_sentence_says_which_way_the_trend_goes(study):
         sentences[1],
     )
     assert plain == (
-        "By the begin of pruning to 90%, least is lost by Sup from 0% of its stage (15.0 points) "
-        "and by SCL from 50% of its stage (15.0 points)."
+        "Of the begins of pruning that were tried, 0% of its stage costs Sup least (15.0 points) "
+        "and 50% of its stage costs SCL least (15.0 points)."
     )
 
 

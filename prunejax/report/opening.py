@@ -10,7 +10,6 @@ from prunejax.report.study import (
     compared_methods,
     headline,
     method_of,
-    percent,
     prunes,
     sweeps,
     without_sweeps,
@@ -75,8 +74,8 @@ def _best_begin(study: Study, found: list[Trend]) -> str:
         label = method_of(study, trend.sweep).label
         name = label if labels[label] == 1 else trend.sweep
         begin = min(begins, key=trend.lost.__getitem__)
-        told.append(f"{name} from {100 * begin:.3g}% of its stage ({trend.lost[begin]:.1f} points)")
+        lost = f"{trend.lost[begin]:.1f} points"
+        told.append(f"{100 * begin:.3g}% of its stage costs {name} least ({lost})")
     if not told:
         return ""
-    level = percent(study, headline(study))
-    return f"By the begin of pruning to {level}%, least is lost by {' and by '.join(told)}."
+    return f"Of the begins of pruning that were tried, {' and '.join(told)}."
