@@ -155,7 +155,8 @@ def test_steps_in_a_loop_are_the_same_steps(make_config, dataset):
     alone = fit(config, dataset)
     for ours, theirs in zip(reports, alone, strict=True):
         assert_close(ours.metrics, theirs.metrics, rtol=1e-3)
-    assert_close(reports[-1].state.params, alone[-1].state.params, rtol=1e-3)
+    # Weights near 0 are sums of which one rounding is more than a thousandth.
+    assert_close(reports[-1].state.params, alone[-1].state.params, rtol=1e-3, atol=1e-6)
     jax.tree.map(np.testing.assert_array_equal, reports[-1].state.masks, alone[-1].state.masks)
 
 
@@ -316,6 +317,8 @@ def test_every_experiment_of_every_preset_survives_json_and_traces_one_step(
     images = np.zeros((2000, height, height, channels), np.uint8)
     labels = np.zeros(2000, np.int32)
     stand_in = dataclasses.replace(dataset, train_images=images, train_labels=labels)
+    known = dataclasses.replace(config.data, mean=(0.5,) * channels, std=(0.25,) * channels)
+    config = dataclasses.replace(config, data=known)
     # What is not asked here is whether so few images make steps enough for the schedule.
     for name in ("sup", "scl", "head", "finetune"):
         config = override(config, [f"{name}.epochs=20000"])
