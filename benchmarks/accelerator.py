@@ -139,6 +139,8 @@ def _timed(
     deadline: float,
 ) -> Row:
     """The rate of a setting, and its share of the roofline."""
+    from prunejax.training.plan import step_flops
+
     row: Row = {"part": "step", "what": name}
     left = deadline - time.monotonic()
     if left <= 0:
@@ -158,9 +160,10 @@ def _timed(
 
     seconds = _seconds(many, options.repeats) / rounds / spec.steps_per_call
     plan = rehearsal.plan
+    of_program = step_flops(rehearsal.task, rehearsal.dataset, rehearsal.program, plan)
     # XLA counts the body of a loop over steps once.
     share_of_chunks = spec.models / plan.models_per_program
-    flops = rehearsal.flops * share_of_chunks
+    flops = of_program * share_of_chunks
     of_flops = flops / (1e12 * device[f"TFLOP/s {spec.dtype}"])
     of_bytes = rehearsal.bytes_accessed * share_of_chunks / (1e9 * device["GB/s"])
     return row | {

@@ -11,16 +11,17 @@ import numpy as np
 
 from benchmarks.problem import random_dataset, task_of
 from benchmarks.spec import Round, Spec
+from prunejax.data import Dataset
 from prunejax.nn import wideresnet
 from prunejax.nn.norm import EPSILON, MOMENTUM
 from prunejax.training import population
 from prunejax.training import step as single
 from prunejax.training.members import members_of
-from prunejax.training.plan import Plan, make_plan, step_flops
+from prunejax.training.plan import Plan, make_plan
 from prunejax.training.programs import Programs, make_programs, shared_arguments
 from prunejax.training.state import TrainState
 from prunejax.training.step import PerModel, Shared
-from prunejax.training.task import Metrics
+from prunejax.training.task import Metrics, Task
 from prunejax.types import Array, Scalar
 
 # --------------------------------------------------------------- our programs
@@ -29,10 +30,10 @@ from prunejax.types import Array, Scalar
 class Rehearsal(NamedTuple):
     """The programs that train a population, and their calls."""
 
+    task: Task
+    dataset: Dataset
     program: Programs
     plan: Plan
-    flops: float
-    """Of one step of one program, as XLA counts them."""
     bytes_accessed: float
     """In memory by one step of one program, as XLA counts them."""
     calls: Iterator[Any]
@@ -54,8 +55,7 @@ def rehearse(spec: Spec) -> Rehearsal:
     chunks = len(plan.chunks)
     calls = population.rehearse(task, members, dataset, plan, program, chunks)
     costs = program(plan.models_per_program, spec.batch).cost_analysis()
-    flops = step_flops(task, dataset, program, plan)
-    return Rehearsal(program, plan, flops, float(costs["bytes accessed"]), calls)
+    return Rehearsal(task, dataset, program, plan, float(costs["bytes accessed"]), calls)
 
 
 def ours(spec: Spec) -> Round:

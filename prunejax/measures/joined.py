@@ -80,8 +80,9 @@ def join(parts: Sequence[Part]) -> Joined:
     Raises:
         UserError: if they are not of one run.
     """
-    parts = in_order(parts)
-    config = joined_config(parts)
+    parts = _in_order(parts)
+    models = sum(part.config.models for part in parts)
+    config = dataclasses.replace(parts[0].config, models=models)
     directories = [part.directory for part in parts]
     members = members_of(config)
     rows = [_rows(members, members_of(part.config)) for part in parts]
@@ -113,7 +114,7 @@ def write_joined(joined: Joined, directory: Path) -> None:
     write_whole(directory / "config.json", to_json(joined.config))
 
 
-def in_order(parts: Sequence[Part]) -> list[Part]:
+def _in_order(parts: Sequence[Part]) -> list[Part]:
     """The parts by their seeds.
 
     Raises:
@@ -136,12 +137,6 @@ def in_order(parts: Sequence[Part]) -> list[Part]:
                 "has all between its first and its last; train and evaluate those too"
             )
     return parts
-
-
-def joined_config(parts: Sequence[Part]) -> Config:
-    """The settings of a run of all seeds of `parts`, which are in order."""
-    models = sum(part.config.models for part in parts)
-    return dataclasses.replace(parts[0].config, models=models)
 
 
 def _joined_records(
@@ -238,12 +233,5 @@ def _rows(whole: Members, part: Members) -> np.ndarray:
     return np.array([place[member] for member in _identities(part)])
 
 
-def _identities(members: Members) -> list[tuple[int, float, int]]:
-    return list(
-        zip(
-            members.begins.tolist(),
-            members.sparsities.tolist(),
-            members.seeds.tolist(),
-            strict=True,
-        )
-    )
+def _identities(members: Members) -> list[tuple[tuple[int, float], int]]:
+    return list(zip(members.cells, members.seeds.tolist(), strict=True))

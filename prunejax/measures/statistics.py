@@ -32,6 +32,12 @@ def pie_counts(
     return jax.lax.map(count, weights, batch_size=20)
 
 
+def shuffled_places(models: int, draws: int) -> Int[np.ndarray, "draws models"]:
+    """The place of each model in random orders, always the same: below m they are m at random."""
+    in_order = np.tile(np.arange(models), (draws, 1))
+    return np.random.default_rng(0).permuted(in_order, axis=1)
+
+
 def noise_floor(
     dense: Int[Array, "models examples"],
     num_classes: int,
@@ -57,8 +63,7 @@ def noise_floor(
     size = half if size is None else size
     if not 1 <= size <= half:
         raise ValueError(f"{len(dense)} models have no two disjoint subsets of {size}")
-    in_order = np.tile(np.arange(len(dense)), (splits, 1))
-    places = np.random.default_rng(0).permuted(in_order, axis=1)
+    places = shuffled_places(len(dense), splits)
     first = places < size
     second = (places >= half) & (places < half + size)  # some models are in neither
     return pie_counts(

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from prunejax.measures import RunMeasures
-from prunejax.measures.statistics import jaccard
-from prunejax.report.resamples import INTERVALS, Resamples, seeds_text, with_interval
+from prunejax.measures.statistics import jaccard, seeds_to_decide
+from prunejax.report.resamples import INTERVALS, Resamples, with_interval
 from prunejax.report.study import (
     Pair,
     Study,
@@ -196,23 +196,29 @@ def answer(study: Study, compared: Table) -> list[str]:
             "Nothing is compared here: no experiment says what it is compared with. "
             "The tables show what pruning costs each."
         ]
-    # Rows of cells that lack models have no difference.
-    rows = [row for row in compared.rows if isinstance(row, Compared)]
-    rows = [row for row in rows if not np.isnan(row.lost_difference.value)]
+    rows = answered(compared)
     if not rows:
         return ["Not answered here: no comparison has all its models; see the table below."]
 
-    level = min((row.sparsity.value for row in rows), key=lambda sparsity: abs(sparsity - 0.9))
     methods = compared_methods(study)
     sentences = []
     for row in rows:
-        if row.sparsity.value != level:
-            continue
         if methods is None:
             sentences.append(_generic_sentence(row))
         else:
             sentences.append(_sentence(row, *methods))
     return sentences
+
+
+def answered(compared: Table) -> list[Compared]:
+    """The rows of a `comparison` that have a difference, at their sparsity nearest to 90%."""
+    # Rows of cells that lack models have no difference.
+    rows = [row for row in compared.rows if isinstance(row, Compared)]
+    rows = [row for row in rows if not np.isnan(row.lost_difference.value)]
+    if not rows:
+        return []
+    level = min((row.sparsity.value for row in rows), key=lambda sparsity: abs(sparsity - 0.9))
+    return [row for row in rows if row.sparsity.value == level]
 
 
 def _sentence(row: Compared, first: str, second: str) -> str:
@@ -248,6 +254,24 @@ def verdict(cell: Cell, sign: int = 1) -> str:
     if low <= 0 <= high:
         return "undecided"
     return "yes" if sign * cell.value > 0 else "no"
+
+
+def seeds_text(cell: Cell, models: int, unit: str = "seeds") -> str:
+    """How many seeds may decide the sign of a value; empty if it is decided, or has no interval.
+
+    Args:
+        cell: the value with its interval.
+        models: behind it.
+        unit: what they are.
+    """
+    if cell.interval is None or verdict(cell) != "undecided":
+        return ""
+    return even_chance(seeds_to_decide(cell.value, cell.interval, models), unit)
+
+
+def even_chance(seeds: int | None, unit: str = "seeds") -> str:
+    """A number of seeds in words; None is more than can be told."""
+    return f"an even chance with {'over 1,000' if seeds is None else seeds} {unit}"
 
 
 def overlap(study: Study) -> Table:

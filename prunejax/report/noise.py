@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from prunejax.measures import RunMeasures
-from prunejax.measures.statistics import floor_at, noise_floor, pie_counts
+from prunejax.measures.statistics import floor_at, noise_floor, pie_counts, shuffled_places
 from prunejax.report.study import Study, at, holder_of
 from prunejax.report.table import Cell
 
@@ -92,8 +92,7 @@ def pies_by_size(dense: RunMeasures, pruned: RunMeasures) -> Curve:
     seeds = np.intersect1d(dense.seeds, pruned.seeds)
     of_dense = dense.predictions[np.searchsorted(dense.seeds, seeds)]
     of_pruned = pruned.predictions[np.searchsorted(pruned.seeds, seeds)]
-    in_order = np.tile(np.arange(len(seeds)), (DRAWS, 1))
-    places = np.random.default_rng(0).permuted(in_order, axis=1)
+    places = shuffled_places(len(seeds), DRAWS)
     sizes = _sizes(len(seeds))
     means = []
     for size in sizes:

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from prunejax.report.comparison import Compared, answer, verdict
+from prunejax.report.comparison import answer, answered, verdict
 from prunejax.report.study import (
     Study,
     compared_methods,
@@ -45,12 +45,10 @@ def _hurt_more(study: Study, compared: Table) -> str:
     if methods is None:
         return ""
     first, second = methods
-    # Rows of cells that lack models have no difference.
-    rows = [row for row in compared.rows if isinstance(row, Compared)]
-    rows = [row for row in rows if not np.isnan(row.lost_difference.value)]
+    rows = answered(compared)
     if not rows:
         return ""
-    row = min(rows, key=lambda row: abs(row.sparsity.value - 0.9))
+    row = rows[0]
     words = {
         "yes": f"it hurts {first} more",
         "no": f"it hurts {first} less",

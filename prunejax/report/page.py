@@ -76,10 +76,10 @@ def write(
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("prunejax.report", ""), autoescape=True
     )
-    # Where points lie is known only now: the layout is settled when a figure is drawn.
     shown = {name: _shown(name, picture, drawn[name]) for name, picture in pictures.items()}
     made = [table.name for table in tables]
     unfolded = next((name for name in UNFOLDED if name in made), None)
+    # Where points lie is known only now: the layout is settled when a figure is drawn.
     figures = {name: picture.figure for name, picture in pictures.items()}
     hover = hover_data(study, figures, dataset)
     pointed = [name for name, panels in hover["panels"].items() if panels and name != "figure_6"]

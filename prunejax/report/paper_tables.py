@@ -11,11 +11,12 @@ from prunejax.report.comparison import (
     DenseAndPruned,
     dense_and_pruned,
     effect,
+    seeds_text,
     verdict,
 )
 from prunejax.report.noise import FLOOR, noise_floors
 from prunejax.report.published import Published, find_papers, paper_key, paper_title
-from prunejax.report.resamples import INTERVALS, Resamples, seeds_text, with_interval
+from prunejax.report.resamples import INTERVALS, Resamples, with_interval
 from prunejax.report.study import Study, headline, percent, pruned_experiments, scope
 from prunejax.report.table import NOTHING, Cell, Table
 from prunejax.report.tables import grid, pies_and_accuracy

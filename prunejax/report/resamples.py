@@ -3,12 +3,7 @@
 import numpy as np
 
 from prunejax.measures import RunMeasures
-from prunejax.measures.statistics import (
-    bootstrap_weights,
-    interval,
-    pie_counts,
-    seeds_to_decide,
-)
+from prunejax.measures.statistics import bootstrap_weights, interval, pie_counts
 from prunejax.report.study import Study
 from prunejax.report.table import Cell
 
@@ -67,21 +62,3 @@ def with_interval(
     low, high = interval(estimate, finite, models)
     low, high = max(low, least), max(high, least)
     return Cell(f"{text} [{low:.{digits}f}, {high:.{digits}f}]", estimate, interval=(low, high))
-
-
-def seeds_text(cell: Cell, models: int, unit: str = "seeds") -> str:
-    """How many seeds may decide whether a value is more or less than 0; empty if it is decided.
-
-    Args:
-        cell: the value with its interval.
-        models: behind it.
-        unit: what they are.
-    """
-    if cell.interval is None or not cell.interval[0] <= 0 <= cell.interval[1]:
-        return ""
-    return even_chance(seeds_to_decide(cell.value, cell.interval, models), unit)
-
-
-def even_chance(seeds: int | None, unit: str = "seeds") -> str:
-    """A number of seeds in words; None is more than can be told."""
-    return f"an even chance with {'over 1,000' if seeds is None else seeds} {unit}"

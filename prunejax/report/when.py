@@ -12,10 +12,11 @@ from prunejax.report.comparison import (
     DenseAndPruned,
     dense_and_pruned,
     effect,
+    even_chance,
     p_value,
 )
 from prunejax.report.noise import FLOOR, noise_floors
-from prunejax.report.resamples import INTERVALS, Resamples, even_chance, with_interval
+from prunejax.report.resamples import INTERVALS, Resamples, with_interval
 from prunejax.report.study import (
     Study,
     compared_methods,

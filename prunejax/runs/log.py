@@ -153,11 +153,11 @@ def join_curves(
             continue
         alike = [lines[key] for lines in of_parts]
         line = {name: first[name] for name in ("stage", "step", "time") if name in first}
-        for name in first:
-            if name not in line:
-                line[name] = [None] * models
-                for part, places in zip(alike, rows, strict=True):
-                    for place, value in zip(places.tolist(), part[name], strict=True):
-                        line[name][place] = None if value is None else _rounded(value)
+        metrics = [name for name in first if name not in line]
+        for name in metrics:
+            whole = np.full(models, np.nan)  # as a frozen model's null is read
+            for part, places in zip(alike, rows, strict=True):
+                whole[places] = np.array(part[name], float)
+            line[name] = [_rounded(value) for value in whole.tolist()]
         joined.append(line)
     return joined

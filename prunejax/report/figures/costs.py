@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from prunejax.report.comparison import DIGITS, dense_and_pruned, effect
-from prunejax.report.figures.style import add_legend, colours, in_style, subplots
+from prunejax.report.figures.style import add_legend, bar_lengths, colours, in_style, subplots
 from prunejax.report.noise import floors_of
 from prunejax.report.resamples import Resamples, with_interval
 from prunejax.report.study import (
@@ -99,7 +99,7 @@ def _draw(
     shift: float,
 ) -> None:
     """One effect of an experiment at every sparsity that it has."""
-    x, y, low, high = [], [], [], []
+    x, y, bars = [], [], []
     for level in pruned_levels(study):
         models = dense_and_pruned(study, experiment, level)
         if isinstance(models, str):
@@ -109,23 +109,23 @@ def _draw(
         interval = with_interval(value, replicates, DIGITS[name], count, least).interval
         x.append(100 * level + shift)
         y.append(value)
-        # Of very few PIEs the interval may leave out the value.
-        low.append(max(0.0, value - interval[0]) if interval else 0.0)
-        high.append(max(0.0, interval[1] - value) if interval else 0.0)
-    axis.errorbar(x, y, yerr=[low, high], ms=5, lw=1.4, elinewidth=0.8, capsize=2, **look)
+        bars.append(bar_lengths(value, interval))
+    lengths = np.reshape(bars, (-1, 2)).T
+    axis.errorbar(x, y, yerr=lengths, ms=5, lw=1.4, elinewidth=0.8, capsize=2, **look)
 
 
 def _draw_floors(axis: Axes, study: Study) -> dict[str, Patch]:
     """A band for each noise floor; returns them by what they are called."""
     floors = floors_of(study)
     bands: dict[str, Patch] = {}
-    drawn = set()
+    # One for each dense parent, by the first experiment that has it.
+    first_of: dict[str | None, str] = {}
     for name in pruned_experiments(study):
+        first_of.setdefault(holder_of(study, name, 0.0), name)
+    for name in first_of.values():
         floor = floors[name]
-        dense = holder_of(study, name, 0.0)
-        if floor is None or dense in drawn:
+        if floor is None:
             continue
-        drawn.add(dense)
         method = method_of(study, name)
         colour = colours(study)[method.name]
         axis.axhspan(floor.low, floor.high, color=colour, alpha=0.15, linewidth=0)

@@ -26,8 +26,8 @@ WIDTH = 4.2
 def pies_and_noise(study: Study) -> Figure:
     """A panel for each method: PIEs at the headline sparsity by the number of models.
 
-    Means over subsets of seeds. Dotted: between disjoint subsets of the dense models, and on to all
-    of them by the square root of their number.
+    Means over subsets of seeds. Crosses: between disjoint subsets of the dense models; dotted: on
+    to all of them by the square root of their number.
     """
     level = headline(study)
     looks = looks_of(study)

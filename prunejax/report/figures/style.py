@@ -192,6 +192,14 @@ def add_legend(
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, title=heading)
 
 
+def bar_lengths(value: float, interval: tuple[float, float] | None) -> tuple[float, float]:
+    """How far an interval reaches below and above its value; 0 without an interval."""
+    if interval is None:
+        return 0.0, 0.0
+    # Of very few PIEs the interval may leave out the value.
+    return max(0.0, value - interval[0]), max(0.0, interval[1] - value)
+
+
 def set_title(axis: Axes, text: str, width: float) -> None:
     """Titles a panel, in lines that are no longer than the panel is wide, in inches."""
     characters = round(12.5 * width)  # of the titles' size that an inch has room for

@@ -5,7 +5,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from prunejax.report.figures.style import add_legend, colours, in_style, set_title, subplots
+from prunejax.report.figures.style import (
+    add_legend,
+    bar_lengths,
+    colours,
+    in_style,
+    set_title,
+    subplots,
+)
 from prunejax.report.noise import noise_floors
 from prunejax.report.paper_tables import published_level
 from prunejax.report.published import PAPER, Published
@@ -63,7 +70,7 @@ def _panel(
 ) -> None:
     for place, sweep in enumerate(sweeps(study)):
         colour = colours(study)[method_of(study, sweep).name]
-        x, y, low, high, beside = [], [], [], [], []
+        x, y, bars, beside = [], [], [], []
         for point, found in lines:
             if point.sweep != sweep:
                 continue
@@ -72,13 +79,10 @@ def _panel(
                 continue
             x.append(100 * point.begin + place)  # side by side, so that bars can be told apart
             y.append(value)
-            # Of very few PIEs the interval may leave out the value.
-            low.append(max(0.0, value - interval[0]) if interval else 0.0)
-            high.append(max(0.0, interval[1] - value) if interval else 0.0)
+            bars.append(bar_lengths(value, interval))
             beside.append(found[name].beside)
-        axis.errorbar(
-            x, y, yerr=[low, high], color=colour, marker="o", ms=4, lw=1.4, elinewidth=0.8
-        )
+        lengths = np.reshape(bars, (-1, 2)).T
+        axis.errorbar(x, y, yerr=lengths, color=colour, marker="o", ms=4, lw=1.4, elinewidth=0.8)
         axis.plot(x, beside, color=colour, linestyle=":", linewidth=1)
 
 
