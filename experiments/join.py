@@ -2,6 +2,7 @@
 
 Seeds may be trained on other days, on other machines, or when a study turns out to need more of
 them: each part is a study of its own with --seed and --models. The checkpoints stay where they are.
+A measure that some parts lack is of the others' seeds only, which is said.
 """
 
 from absl import flags
@@ -34,6 +35,8 @@ def main() -> None:
     for run, target in zip(runs, targets, strict=True):
         write_joined(run, target)
         print(f"{target}: {run.config.models} seeds from {run.config.seed}")
+        for measure, seeds in run.lacking.items():
+            print(f"{target}: {measure} is not measured of seeds {', '.join(map(str, seeds))}")
 
 
 def _common_names(sources: list[epath.Path]) -> list[str]:

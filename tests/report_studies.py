@@ -57,12 +57,13 @@ DIMS = {
     "l1": ("models", "examples"),
     "depth": ("models", "examples"),
     "purity": ("models",),
+    "mean_q": ("models",),
     "ece": ("models",),
     "umap": ("levels", "examples", 2),
 }
 INTEGERS = ("predictions", "depth")
 COLUMNS = (
-    Column("q", "Q-Score", digits=3),
+    Column("mean_q", "Q-Score", digits=3),
     Column("depth", "Depth", digits=2),
     Column("purity", "k-NN purity [%]", scale=100, digits=1),
 )
@@ -98,6 +99,8 @@ def make_run(
     arrays["ece"] = np.zeros(models)
     arrays["umap"] = np.zeros((len(set(sparsities)), examples, 2))
     arrays = {"predictions": predictions, **arrays, **fields}
+    if arrays["q"] is not None:
+        arrays.setdefault("mean_q", np.mean(arrays["q"], axis=1))
     measured = {}
     for name in list(arrays):
         if arrays[name] is None:

@@ -141,15 +141,12 @@ def replace_config(run_dir, **fields):
         (([0, 1], [1, 2]), None, "have seed 1"),
         (([0, 1], [3, 4]), None, "leave out the seeds from 2 to 2"),
         (([0, 1], [2]), {"compute_dtype": "bfloat16"}, "compute_dtype: bfloat16, not float32"),
-        (([0, 1], [2]), "quality", "lacks the measure quality; evaluate it first"),
     ],
 )
 def test_what_is_not_of_one_run_is_refused(study, tmp_path, seeds, change, told):
     parts = save_parts(tmp_path, {"sup_gmp": study["sup_gmp"]}, *seeds)
     if isinstance(change, dict):
         replace_config(parts[1] / "sup_gmp", **change)
-    elif change is not None:
-        file_of(parts[1] / "sup_gmp", change).unlink()
     with pytest.raises(UserError, match=told):
         join([read_part(part / "sup_gmp") for part in parts])
 
@@ -213,6 +210,25 @@ def test_a_measure_that_failed_in_a_part_is_left_out_and_said(study, tmp_path):
     run = joined_run(parts, "sup_gmp", tmp_path / "joined")
     assert not run.has("q")
     assert run.failures["quality"] == "no memory"
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_measure_that_a_part_lacks_is_of_the_others_seeds(study, tmp_path, kept):
+    whole = study["sup_gmp"]
+    seeds = ([0, 1], [2, 3, 4])
+    parts = save_parts(tmp_path, {"sup_gmp": whole}, *seeds)
+    for measure in ("quality", "umap"):
+        file_of(parts[1 - kept] / "sup_gmp", measure).unlink()
+    joined = join([read_part(part / "sup_gmp") for part in parts])
+    assert joined.lacking == {"quality": seeds[1 - kept], "umap": seeds[1 - kept]}
+    write_joined(joined, tmp_path / "joined")
+    run = load_measures(tmp_path / "joined")
+    of_kept = np.isin(whole.seeds, seeds[kept])
+    np.testing.assert_array_equal(run.measured["q"], of_kept)
+    np.testing.assert_array_equal(run.values("q")[of_kept], whole.values("q")[of_kept])
+    assert np.isnan(run.values("q")[~of_kept]).all()
+    np.testing.assert_array_equal(run.values("umap"), whole.values("umap"))
+    np.testing.assert_array_equal(run.values("mean_q"), whole.values("mean_q"))
 
 
 def test_measures_of_other_models_are_refused(study, tmp_path):

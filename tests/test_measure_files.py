@@ -13,7 +13,7 @@ from prunejax.measures.record import BLANK, DTYPES, Record, Subject, shape_of
 from prunejax.measures.results import RunMeasures
 from prunejax.measures.store import file_of, migrate, read, write
 
-BUILT_IN = ("calibration", "depth", "predictions", "purity", "quality", "umap")
+BUILT_IN = ("calibration", "depth", "mean_quality", "predictions", "purity", "quality", "umap")
 IN_FORMAT_3 = ("predictions", "quality", "depth", "purity", "umap")
 SETTINGS = MeasureSettings(neighbors=5, umap_seed=3)
 PROBED = np.array([True, True, False, True, False, True])
@@ -117,7 +117,7 @@ def test_all_measures_of_a_run_come_with_their_settings(run_dir, config):
     assert run.class_names[3] == "digit 3"
     assert run.data_checksum == "0123456789abcdef"
     assert run.dims["umap"] == ("levels", "examples", 2)
-    assert {column.array for column in run.columns} == {"ece", "depth", "purity", "q"}
+    assert {column.array for column in run.columns} == {"ece", "depth", "purity", "mean_q"}
     np.testing.assert_array_equal(run.measured["depth"], PROBED)
 
 
@@ -308,12 +308,15 @@ def test_measures_of_format_3_are_read(old_run, config):
         for array, values in record.arrays.items():
             np.testing.assert_array_equal(run.values(array), values)
             np.testing.assert_array_equal(run.measured[array], record.measured)
+    # It has no file of its own in that format.
+    np.testing.assert_array_equal(run.values("mean_q"), run.values("q").mean(1))
+    np.testing.assert_array_equal(run.measured["mean_q"], run.measured["q"])
 
 
 def test_migrated_measures_are_the_same_and_the_old_file_is_gone(old_run):
     before = load_measures(old_run)
     written = migrate(old_run)
-    assert {path.stem for path in written} == set(IN_FORMAT_3)
+    assert {path.stem for path in written} == {*IN_FORMAT_3, "mean_quality"}
     assert not (old_run / "measures.npz").exists()
     after = load_measures(old_run)
     assert after.config == before.config
@@ -368,7 +371,7 @@ def test_a_damaged_file_of_format_3_costs_what_has_no_newer_one(old_run):
     path = old_run / "measures.npz"
     path.write_bytes(path.read_bytes()[:-100])
     run = load_measures(old_run)
-    assert set(run.failures) == {"calibration", "quality", "depth", "purity", "umap"}
+    assert set(run.failures) == {*BUILT_IN} - {"predictions"}
     assert "measures.npz cannot be read" in run.failures["depth"]
 
 

@@ -24,7 +24,7 @@ from prunejax.training.members import members_of
 from prunejax.training.task import make_tasks
 
 SETTINGS = MeasureSettings(probe_models=2, neighbors=5)
-BUILT_IN = ["calibration", "depth", "predictions", "purity", "quality", "umap"]
+BUILT_IN = ["calibration", "depth", "mean_quality", "predictions", "purity", "quality", "umap"]
 CHEAP = ("calibration", "quality")
 """What is measured in tests that are not about the probes."""
 
@@ -139,6 +139,7 @@ def test_predictions_and_q_scores_are_those_of_the_restored_population(trained, 
         ours = measures.values(name)
         np.testing.assert_allclose(ours[:4], expected[:4], rtol=1e-5)
         assert not ours[5].any()
+    np.testing.assert_allclose(measures.values("mean_q"), measures.values("q").mean(1), rtol=1e-5)
 
 
 def test_calibration_is_that_of_the_linear_heads_logits(trained, dataset, measures):
@@ -415,7 +416,7 @@ def test_an_interruption_keeps_the_measures_that_were_done(trained, dataset, reg
     with pytest.raises(KeyboardInterrupt):
         evaluate(trained, dataset, tmp_path, SETTINGS)
     written = {path.stem for path in (tmp_path / "measures").glob("*.npz")}
-    assert written == {"calibration", "predictions", "quality", "umap"}
+    assert written == {"calibration", "mean_quality", "predictions", "quality", "umap"}
 
 
 # ------------------------------------------------------------- an outsider's measure

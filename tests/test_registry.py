@@ -125,7 +125,7 @@ BUILT_IN = [
     (
         "prunejax.measures",
         "MEASURES",
-        {"calibration", "depth", "predictions", "purity", "quality", "umap"},
+        {"calibration", "depth", "mean_quality", "predictions", "purity", "quality", "umap"},
     ),
 ]
 

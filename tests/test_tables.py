@@ -91,6 +91,17 @@ def test_quality_tables_average_over_models_first_and_count_dead_representations
     means = np.array([2.0, 4, 0, 4])
     expected = f"{means.mean():.2f} ± {means.std():.2f}"
     assert table.rows[0][1] == Cell(expected, means.mean(), "2 all-zero")
+    assert table.note == "Mean over models, then mean ± std over images."
+
+
+def test_quality_tables_say_of_how_many_models_they_are_if_of_fewer_than_there_are():
+    q = np.array([[1.0, 3, 2, 4], [np.nan] * 4])
+    run = make_run([[0, 1, 1, 0]] * 2, [0.9] * 2, q=q, z=q, l1=q)
+    measured = dict.fromkeys(("q", "z", "l1"), np.array([True, False]))
+    run = dataclasses.replace(run, measured=dict(run.measured) | measured)
+    (table,) = quality_tables({"sup_gmp": run})
+    assert table.rows[0][1].value == 2.5
+    assert table.note.startswith("Mean over models (over up to 1 models a cell), then")
 
 
 def test_every_method_has_a_quality_table_of_its_experiments(study, outsiders):

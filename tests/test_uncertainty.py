@@ -279,7 +279,7 @@ def test_findings_are_effects_with_their_sign_and_the_papers(study):
     later[:, :20] = study["scl_gmp"].labels[:20]
     study["scl_delayed_gmp"] = changed(study["scl_delayed_gmp"], predictions=later)
     for name, less in (("scl_gmp", 1), ("sup_gmp", 3)):
-        study[name] = changed(study[name], q=study[name].values("q") - np.float32(less))
+        study[name] = changed(study[name], mean_q=study[name].values("mean_q") - np.float32(less))
     found = {row[0].text: row[1:] for row in findings(study, published).rows}
     scl, dense = study["scl_gmp"].at(0.9), study["scl_dense"].at(0.0)
     pies = scl.pies(dense)
@@ -300,7 +300,7 @@ def test_findings_are_effects_with_their_sign_and_the_papers(study):
     assert paper.text == "-"
 
     ours, holds, *_ = found["GMP costs SCL Q-Score"]
-    assert ours.value == pytest.approx(dense.values("q").mean() - scl.values("q").mean())
+    assert ours.value == pytest.approx(dense.values("mean_q").mean() - scl.values("mean_q").mean())
     assert holds.text == "yes"
     assert found["GMP costs SCL more Q-Score than Sup"][1].text == "no"
 

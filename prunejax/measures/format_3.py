@@ -7,7 +7,7 @@ from prunejax.measures import entry
 from prunejax.measures.record import Record, Subject, check_record, settings_from_json
 
 NAME = "measures.npz"
-MEASURES = ("predictions", "quality", "depth", "purity", "umap")
+MEASURES = ("predictions", "quality", "mean_quality", "depth", "purity", "umap")
 """The measures in it; their numbers are those of version 1."""
 
 
@@ -23,6 +23,7 @@ def divide(content: dict[str, np.ndarray]) -> list[Record]:
     """
     settings = MeasureSettings(**settings_from_json(str(content["settings"])))
     l1 = content["l1"]
+    content = content | {"mean_q": content["q"].mean(1)}
     subject = Subject(
         seeds=content["seeds"],
         sparsities=content["sparsities"],
@@ -34,6 +35,7 @@ def divide(content: dict[str, np.ndarray]) -> list[Record]:
     measured = {
         "predictions": ~subject.excluded,
         "quality": ~subject.excluded,
+        "mean_quality": ~subject.excluded,
         "depth": content["depth"].max(1, initial=0) > 0,
         "purity": np.isfinite(content["purity"]),
         "umap": np.isfinite(content["umap"]).all((1, 2)),

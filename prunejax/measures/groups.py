@@ -16,7 +16,7 @@ from prunejax.data import Dataset
 from prunejax.measures.entry import Context, Measure, ModelOutputs, decisive_settings
 from prunejax.measures.one_model import Values, in_one_line, measure_model
 from prunejax.measures.outputs import one_by_one, streamed
-from prunejax.measures.record import BLANK, DTYPES, FIRST_DIM, Record, Subject, shape_of
+from prunejax.measures.record import FIRST_DIM, Record, Subject, blank
 from prunejax.runs.restored import RestoredPopulation
 from prunejax.training import hosts
 
@@ -225,8 +225,7 @@ def _gather(
         measured[list(rows)] = True
         arrays = {}
         for name, spec in measure.arrays.items():
-            shape = shape_of(spec, subject.sizes)
-            array = np.full(shape, BLANK[spec.kind], DTYPES[spec.kind])
+            array = blank(spec, subject.sizes)
             for place, values in rows.items():
                 array[place] = values[name]
             arrays[name] = hosts.merge(array, owner)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prunejax.config import Config, UserError, differences, load_config, to_json
-from prunejax.measures.record import Record, Subject
+from prunejax.measures.record import Record, Subject, blank
 from prunejax.measures.store import (
     REQUIRED,
     file_of,
@@ -69,6 +69,8 @@ class Joined(NamedTuple):
     records: list[Record]
     failed: dict[str, str]
     """Of measures that failed in some part, why."""
+    lacking: dict[str, list[int]]
+    """By the name of a measure that some parts lack, their seeds, which it was not measured of."""
     provenance: dict[str, Any]
     curves: list[dict[str, Any]]
     """Lines of `metrics.jsonl`."""
@@ -93,6 +95,7 @@ def join(parts: Sequence[Part]) -> Joined:
         config=config,
         records=_joined_records(parts, members, rows, failed),
         failed=failed,
+        lacking=_lacking(parts, failed),
         provenance=join_provenance(directories),
         curves=join_curves(directories, rows, len(members)),
     )
@@ -154,23 +157,50 @@ def _joined_records(
         failed: measures that are left out.
 
     Raises:
-        UserError: if a part lacks a measure that another has, or made it of other data, by another
-            version or with other settings.
+        UserError: if two parts made a measure of different data, by different versions or with
+            different settings.
     """
-    names = dict.fromkeys(name for part in parts for name in part.records)
     found = []
-    for name in names:
-        if name in failed:
-            continue
-        for part in parts:
-            if name not in part.records:
-                raise UserError(f"{part.directory} lacks the measure {name}; evaluate it first")
-            trouble = _trouble(part.records[name], parts[0].records[name])
+    for name in _names(parts, failed):
+        holders = [part for part in parts if name in part.records]
+        first = holders[0].records[name]
+        for part in holders:
+            trouble = _trouble(part.records[name], first)
             if trouble:
-                both = f"{parts[0].directory} and {part.directory}"
+                both = f"{holders[0].directory} and {part.directory}"
                 raise UserError(f"{both}: the measure {name} {trouble}")
-        found.append(_joined([part.records[name] for part in parts], members, rows))
+        records = [part.records.get(name) or _blank(part, first) for part in parts]
+        found.append(_joined(records, members, rows))
     return found
+
+
+def _names(parts: Sequence[Part], failed: Mapping[str, str]) -> list[str]:
+    """The measures that some part has and none failed at."""
+    names = dict.fromkeys(name for part in parts for name in part.records)
+    return [name for name in names if name not in failed]
+
+
+def _lacking(parts: Sequence[Part], failed: Mapping[str, str]) -> dict[str, list[int]]:
+    """By measure, the seeds of the parts that lack it."""
+    found = {}
+    for name in _names(parts, failed):
+        seeds = [
+            seed
+            for part in parts
+            if name not in part.records
+            for seed in range(part.config.seed, part.config.seed + part.config.models)
+        ]
+        if seeds:
+            found[name] = seeds
+    return found
+
+
+def _blank(part: Part, like: Record) -> Record:
+    """A measure of a part that lacks it, as another part has it: of none of its models."""
+    subject = part.records[REQUIRED].subject
+    arrays = {name: blank(spec, subject.sizes) for name, spec in like.specs.items()}
+    measured = np.zeros(len(next(iter(arrays.values()))), bool)
+    return dataclasses.replace(like, subject=subject, arrays=arrays, measured=measured)
 
 
 def _joined(records: Sequence[Record], members: Members, rows: Sequence[np.ndarray]) -> Record:

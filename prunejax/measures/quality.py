@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from prunejax.measures.entry import MEASURES, ArraySpec, Column, Context, Measure, ModelOutputs
+from prunejax.measures.entry import MEASURES, ArraySpec, Context, Measure, ModelOutputs
 from prunejax.measures.metrics import q_score
 
 
@@ -21,6 +21,5 @@ QUALITY = MEASURES.add(
         arrays={"q": _SCORE, "z": _SCORE, "l1": _SCORE},
         function=measure_quality,
         needs=frozenset({"representations"}),
-        columns=(Column("q", "Q-Score", digits=3),),
     )
 )

@@ -92,6 +92,11 @@ def shape_of(spec: ArraySpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(dim if isinstance(dim, int) else sizes[dim] for dim in spec.dims)
 
 
+def blank(spec: ArraySpec, sizes: Mapping[str, int]) -> np.ndarray:
+    """An array where nothing was measured yet."""
+    return np.full(shape_of(spec, sizes), BLANK[spec.kind], DTYPES[spec.kind])
+
+
 def check_entry(measure: Measure) -> None:
     """Refuses a measure that cannot be kept in a file.
 

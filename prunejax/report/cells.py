@@ -10,7 +10,7 @@ from prunejax.report.study import (
     at,
     dense_experiments,
     holder_of,
-    most_measured,
+    of_fewer,
     pruned_experiments,
     scope,
     title,
@@ -103,9 +103,8 @@ def _measured(resamples: Resamples, models: RunMeasures, column: Column) -> Cell
 def _measured_of_fewer(study: Study, columns: list[Column]) -> str:
     """Which columns are of fewer models than there are, as the end of a note."""
     text = ""
-    most = most_measured(study, "predictions")
     for column in columns:
-        count = most_measured(study, column.array)
-        if count < most:
-            text += f" {column.header.split(' [')[0]}: over up to {count} models a cell."
+        fewer = of_fewer(study, column.array)
+        if fewer:
+            text += f" {column.header.split(' [')[0]}: {fewer}."
     return text

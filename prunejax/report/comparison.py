@@ -78,10 +78,10 @@ def effect(name: str, resamples: Resamples, models: DenseAndPruned) -> Effect:
     if name == "depth":
         return _deeper(resamples, models)
     if name == "q":
-        if not (dense.has("q") and pruned.has("q")):
+        if not (dense.has("mean_q") and pruned.has("mean_q")):
             return UNKNOWN
-        before = dense.values("q").mean(1)
-        after = pruned.values("q").mean(1)
+        before = dense.values("mean_q")
+        after = pruned.values("mean_q")
     else:
         before = 100 * dense.accuracy
         after = 100 * pruned.accuracy

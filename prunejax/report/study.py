@@ -261,3 +261,11 @@ def most_measured(study: Study, array: str) -> int:
         for level in run.levels:
             counts.append(len(run.at(level).only_measured(array).seeds))
     return max(counts)
+
+
+def of_fewer(study: Study, array: str) -> str:
+    """Over how many models a cell an array is, if it was measured for fewer than there are."""
+    count = most_measured(study, array)
+    if count == most_measured(study, "predictions"):
+        return ""
+    return f"over up to {count} models a cell"

@@ -22,6 +22,7 @@ from prunejax.report.study import (
     method_of,
     methods,
     most_measured,
+    of_fewer,
     percent,
     pruned_experiments,
     pruned_levels,
@@ -169,7 +170,9 @@ def _quality_table(study: Study, method: Shown, published: Published | None) -> 
     )
     if in_paper:
         heading = f"Table {in_paper}. {heading}"
-    table = Table(table_name, heading, note="Mean over models, then mean ± std over images.")
+    fewer = of_fewer(study, "q")
+    means = f"Mean over models ({fewer})" if fewer else "Mean over models"
+    table = Table(table_name, heading, note=f"{means}, then mean ± std over images.")
     names = [name for name in shown_experiments(study) if method_of(study, name) == method]
     return grid(table, study, names, columns, published)
 

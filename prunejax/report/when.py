@@ -103,13 +103,13 @@ def quantities(resamples: Resamples, models: DenseAndPruned, floor: float) -> di
 
 def _q(resamples: Resamples, models: DenseAndPruned) -> Quantity:
     dense, pruned = models
-    if not (dense.has("q") and pruned.has("q")):
+    if not (dense.has("mean_q") and pruned.has("mean_q")):
         return Quantity(Cell("not measured"), np.nan)
-    values = pruned.values("q").mean(1)
+    values = pruned.values("mean_q")
     cell = with_interval(
         float(values.mean()), resamples.mean(pruned, values), DIGITS["q"], len(values)
     )
-    return Quantity(cell, float(dense.values("q").mean()))
+    return Quantity(cell, float(dense.values("mean_q").mean()))
 
 
 def _depth(resamples: Resamples, models: DenseAndPruned) -> Quantity:

@@ -20,6 +20,7 @@ from prunejax.report.study import (
     Study,
     headline,
     levels,
+    of_fewer,
     pairs,
     percent,
     prunes,
@@ -137,10 +138,12 @@ def _overview(study: Study) -> Picture:
 
 
 def _quality(study: Study) -> Picture:
+    fewer = of_fewer(study, "q")
+    means = f"mean {fewer}" if fewer else "mean over models"
     return Picture(
         figure_2(study),
-        f"Figure 2. Q-Score of each test image, mean over models: dense and {_near(study)} "
-        "pruned; r is Pearson's",
+        f"Figure 2. Q-Score of each test image, {means}: dense and {_near(study)} pruned; r is "
+        "Pearson's",
         f"{PANEL}: dense Q-Score on x, pruned on y, a point per test image, PIEs marked, with "
         "the identity line.",
     )
