@@ -13,7 +13,7 @@ from prunejax.measures.metrics import q_score
 def measure_mean_quality(outputs: ModelOutputs, context: Context) -> dict[str, np.ndarray]:
     """The mean of `quality`'s `q`, as `mean_q`."""
     q, _, _ = q_score(outputs.representations)
-    return {"mean_q": np.asarray(np.mean(q, dtype=np.float32))}
+    return {"mean_q": np.asarray(np.asarray(q).mean())}
 
 
 MEAN_QUALITY = MEASURES.add(
