@@ -108,6 +108,23 @@ def test_a_measure_is_read_back_the_same(run_dir):
     }
 
 
+@pytest.mark.parametrize(
+    ("largest", "dtype"),
+    [(127, np.int8), (128, np.int16), (2**15 - 1, np.int16), (2**15, np.int32)],
+)
+def test_integers_are_kept_in_as_few_bytes_as_hold_them(tmp_path, largest, dtype):
+    record = make_record("depth", make_subject())
+    depth = record.arrays["depth"].copy()
+    depth[0, 0] = largest
+    write(dataclasses.replace(record, arrays={"depth": depth}), tmp_path)
+    with np.load(file_of(tmp_path, "depth")) as archive:
+        assert archive["depth"].dtype == dtype
+        assert archive["labels"].dtype == np.int8
+    again = read(file_of(tmp_path, "depth"))
+    assert again.arrays["depth"].dtype == np.int32
+    np.testing.assert_array_equal(again.arrays["depth"], depth)
+
+
 def test_all_measures_of_a_run_come_with_their_settings(run_dir, config):
     run = load_measures(run_dir)
     assert run.name == "sup_gmp"

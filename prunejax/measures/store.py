@@ -96,10 +96,10 @@ def write(record: Record, run_dir: Path) -> Path:
     from prunejax.runs.directory import whole_file
 
     path = file_of(run_dir, record.name)
-    content = dict(record.arrays)
+    content = {name: _narrow(array) for name, array in record.arrays.items()}
     content["measured"] = record.measured
     for field in SUBJECT:
-        content[field] = getattr(record.subject, field)
+        content[field] = _narrow(getattr(record.subject, field))
     content["version"] = np.array(record.version)
     content["settings"] = np.array(json.dumps(dict(record.settings)))
     content["spec"] = np.array(_spec_to_json(record))
@@ -110,6 +110,26 @@ def write(record: Record, run_dir: Path) -> Path:
     except OSError as error:
         raise UserError(f"{path}: cannot write there: {error.strerror or error}") from None
     return path
+
+
+def _narrow(array: np.ndarray) -> np.ndarray:
+    """The same integers in the smallest dtype that holds them, which halves their file.
+
+    An array of another kind is returned as it is.
+    """
+    if array.dtype.kind != "i" or not array.size:
+        return array
+    for dtype in (np.int8, np.int16):
+        limits = np.iinfo(dtype)
+        if limits.min <= array.min() and array.max() <= limits.max:
+            return array.astype(dtype)
+    return array
+
+
+def _widened(array: np.ndarray) -> np.ndarray:
+    """The array that `_narrow` was given, if it was int32 or of another kind."""
+    narrow = array.dtype.kind == "i" and array.dtype.itemsize < 4
+    return array.astype(np.int32) if narrow else array
 
 
 def note_failures(run_dir: Path, tried: Iterable[str], failures: Mapping[str, str]) -> None:
@@ -328,7 +348,7 @@ def _from_arrays(name: str, content: dict[str, np.ndarray]) -> Record:
         fields["dims"] = tuple(fields["dims"])
         specs[array] = ArraySpec(**fields)
     columns = tuple(Column(**fields) for fields in spec["columns"])
-    subject = Subject(**{field: content[field] for field in SUBJECT})
+    subject = Subject(**{field: _widened(content[field]) for field in SUBJECT})
     return Record(
         name=name,
         version=int(content["version"]),
@@ -336,7 +356,7 @@ def _from_arrays(name: str, content: dict[str, np.ndarray]) -> Record:
         specs=specs,
         columns=columns,
         subject=subject,
-        arrays={array: content[array] for array in specs},
+        arrays={array: _widened(content[array]) for array in specs},
         measured=content["measured"],
     )
 
