@@ -36,7 +36,8 @@ def main() -> None:
         write_joined(run, target)
         print(f"{target}: {run.config.models} seeds from {run.config.seed}")
         for measure, seeds in run.lacking.items():
-            print(f"{target}: {measure} is not measured of seeds {', '.join(map(str, seeds))}")
+            why = f" ({run.failed[measure]})" if measure in run.failed else ""
+            print(f"{target}: {measure} is not measured of seeds {', '.join(map(str, seeds))}{why}")
 
 
 def _common_names(sources: list[epath.Path]) -> list[str]:

@@ -12,6 +12,9 @@ from prunejax.config import Config, Pruning, UserError, load_config
 from prunejax.measures import load_measures
 from prunejax.measures.joined import join, read_part, write_joined
 from prunejax.measures.store import file_of, note_failures
+from prunejax.report.comparison import effect
+from prunejax.report.resamples import Resamples
+from prunejax.report.study import DenseAndPruned
 from prunejax.runs.log import load_curves
 
 LABELS = np.arange(12) % 3
@@ -203,13 +206,18 @@ def test_the_command_joins_all_runs_or_none(study, tmp_path):
         assert tree(tmp_path) == before
 
 
-def test_a_measure_that_failed_in_a_part_is_left_out_and_said(study, tmp_path):
+@pytest.mark.parametrize("failing", [(1,), (0, 1)])
+def test_a_measure_that_failed_in_every_part_is_noted_so(study, tmp_path, failing):
     parts = save_parts(tmp_path, {"sup_gmp": study["sup_gmp"]}, [0, 1], [2, 3, 4])
-    file_of(parts[1] / "sup_gmp", "quality").unlink()
-    note_failures(parts[1] / "sup_gmp", ["quality"], {"quality": "no memory"})
+    for place in failing:
+        file_of(parts[place] / "sup_gmp", "quality").unlink()
+        note_failures(parts[place] / "sup_gmp", ["quality"], {"quality": "no memory"})
     run = joined_run(parts, "sup_gmp", tmp_path / "joined")
-    assert not run.has("q")
-    assert run.failures["quality"] == "no memory"
+    if len(failing) == len(parts):
+        assert run.failures["quality"] == "no memory"
+    else:
+        assert run.failures == {}
+        assert run.measured["q"].tolist() == [True, True, False, False, False] * 2
 
 
 @pytest.mark.parametrize("kept", [0, 1])
@@ -217,10 +225,10 @@ def test_a_measure_that_a_part_lacks_is_of_the_others_seeds(study, tmp_path, kep
     whole = study["sup_gmp"]
     seeds = ([0, 1], [2, 3, 4])
     parts = save_parts(tmp_path, {"sup_gmp": whole}, *seeds)
-    for measure in ("quality", "umap"):
+    for measure in ("quality", "mean_quality", "umap"):
         file_of(parts[1 - kept] / "sup_gmp", measure).unlink()
     joined = join([read_part(part / "sup_gmp") for part in parts])
-    assert joined.lacking == {"quality": seeds[1 - kept], "umap": seeds[1 - kept]}
+    assert joined.lacking == dict.fromkeys(("quality", "mean_quality", "umap"), seeds[1 - kept])
     write_joined(joined, tmp_path / "joined")
     run = load_measures(tmp_path / "joined")
     of_kept = np.isin(whole.seeds, seeds[kept])
@@ -228,7 +236,13 @@ def test_a_measure_that_a_part_lacks_is_of_the_others_seeds(study, tmp_path, kep
     np.testing.assert_array_equal(run.values("q")[of_kept], whole.values("q")[of_kept])
     assert np.isnan(run.values("q")[~of_kept]).all()
     np.testing.assert_array_equal(run.values("umap"), whole.values("umap"))
-    np.testing.assert_array_equal(run.values("mean_q"), whole.values("mean_q"))
+    # A report compares by those that it was measured of.
+    dense = study["sup_dense"].at(0.0)
+    found = effect("q", Resamples({"sup_gmp": run}), DenseAndPruned(dense, run.at(0.9)))
+    pruned = whole.at(0.9)
+    expected = dense.values("mean_q").mean() - pruned.values("mean_q")[of_kept[SEEDS:]].mean()
+    assert found.value == pytest.approx(expected, abs=1e-6)
+    assert found.models == len(seeds[kept])
 
 
 def test_measures_of_other_models_are_refused(study, tmp_path):

@@ -73,7 +73,11 @@ def test_a_sparsity_that_an_experiment_lacks_was_not_run(study):
     assert [cell.text for cell in cells[2:]] == ["not run"]
     without_dense = {name: run for name, run in study.items() if name != "scl_dense"}
     cells = column(table_1(without_dense), "SCL / GMP PIE")
-    assert [cell.text for cell in cells] == ["not run", "no dense run", "no dense run"]
+    assert [cell.text for cell in cells] == [
+        "not run",
+        "SCL, dense: not run",
+        "SCL, dense: not run",
+    ]
 
 
 def test_a_dense_run_alone_has_its_accuracy(study):
@@ -90,7 +94,7 @@ def test_quality_tables_average_over_models_first_and_count_dead_representations
     assert table.name == "table_5"
     means = np.array([2.0, 4, 0, 4])
     expected = f"{means.mean():.2f} ± {means.std():.2f}"
-    assert table.rows[0][1] == Cell(expected, means.mean(), "2 all-zero")
+    assert table.rows[0][1] == Cell(expected, means.mean(), "2 all-zero, of all models")
     assert table.note == "Mean over models, then mean ± std over images."
 
 
@@ -101,7 +105,7 @@ def test_quality_tables_say_of_how_many_models_they_are_if_of_fewer_than_there_a
     run = dataclasses.replace(run, measured=dict(run.measured) | measured)
     (table,) = quality_tables({"sup_gmp": run})
     assert table.rows[0][1].value == 2.5
-    assert table.note.startswith("Mean over models (over up to 1 models a cell), then")
+    assert table.note.startswith("Mean over 1 models a cell, then")
 
 
 def test_every_method_has_a_quality_table_of_its_experiments(study, outsiders):

@@ -85,7 +85,7 @@ def test_an_outsiders_measure_has_its_column_without_anybody_editing_the_report(
     assert first[-1].value == pytest.approx(counts[:3].mean())
     assert find(table, "SCL / GMP", "90")[-2].text == "30.0"  # of one model
     assert find(table, "Sup / GMP", "90")[-2].text == "not measured"
-    assert table.note.endswith("Margin: over up to 2 models a cell.")
+    assert table.note.endswith("Margin: over 1 to 2 models a cell.")
 
 
 def test_a_column_of_one_row_a_sparsity_is_not_a_models(study):
@@ -170,7 +170,7 @@ def test_the_comparison_is_the_difference_of_losses_and_answers_the_question(stu
     assert row.second_lost.value == pytest.approx(sup)
     assert row.lost_difference.value == pytest.approx(scl - sup)
     assert row.lost_difference.interval[0] > 0
-    assert table.header[6] == "SCL − Sup [95%]"
+    assert table.header[6] == "SCL − Sup: accuracy lost [95%]"
     sentences = answer(study, table)
     assert len(sentences) == 3
     assert sentences[0].startswith("GMP at 90%: yes. Accuracy lost: SCL ")
@@ -205,8 +205,8 @@ def test_what_is_undecided_says_how_many_seeds_would_decide_it(study):
     low, high = difference.interval
     assert low <= 0 <= high
     seeds = statistics.seeds_to_decide(difference.value, (low, high), 3)
-    told = "over 1,000" if seeds is None else seeds
-    assert difference.beside == f"an even chance with {told} seeds"
+    told = "1,000 seeds would have less than" if seeds is None else f"{seeds} seeds would have"
+    assert difference.beside == f"{told} an even chance to decide it"
     assert difference.all in opening(study, comparison(study))[1][0]
     holds = find(findings(study), "GMP costs SCL more accuracy than Sup [points]")[2]
     assert (holds.text, holds.beside) == ("undecided", difference.beside)
@@ -224,8 +224,9 @@ def test_comparisons_within_a_method_and_between_several_read_well(outsiders):
         ("later", "Aux / later", "Sup / magnitude"),
     ]
     first, second = answer(outsiders, table)
-    assert first.startswith("Sup / random against Sup / magnitude at 90%: undecided which")
-    assert second.startswith("Aux / later against Sup / magnitude at 90%: loses more. Accuracy")
+    undecided = "At 90% it is undecided whether Sup / random or Sup / magnitude loses more."
+    assert first.startswith(undecided)
+    assert second.startswith("At 90% Aux / later loses more than Sup / magnitude. Accuracy")
 
 
 def test_what_a_comparison_lacks_is_said(study):
@@ -258,7 +259,7 @@ def test_a_cell_without_models_gives_tables_that_say_so(study):
     said = "SCL / GMP, 90%: 0 of 3 models"
     assert compared(comparison(lossy), "SCL / GMP", 0.9).first_lost.text == said
     assert find(overlap(lossy), "GMP", "SCL / GMP", "Sup / GMP", "90")[4].text == said
-    assert recall_change(lossy).rows[0][4].text == "0 of 3 models"
+    assert recall_change(lossy).rows[0][4].text == "SCL / GMP, 50%: 0 of 3 models"
 
 
 # ------------------------------------------------------------------- findings
@@ -299,10 +300,10 @@ def test_findings_are_effects_with_their_sign_and_the_papers(study):
     assert floors.text.split("; ") == [told] * 2
     assert paper.text == "-"
 
-    ours, holds, *_ = found["GMP costs SCL Q-Score"]
+    ours, holds, *_ = found["GMP lowers SCL's Q-Score"]
     assert ours.value == pytest.approx(dense.values("mean_q").mean() - scl.values("mean_q").mean())
     assert holds.text == "yes"
-    assert found["GMP costs SCL more Q-Score than Sup"][1].text == "no"
+    assert found["GMP lowers SCL's Q-Score more than Sup's"][1].text == "no"
 
     ours, _, floors, paper = found["PIEs of SCL / GMP are deeper than other images [layers]"]
     depth = scl.values("depth")

@@ -142,13 +142,13 @@ def test_the_sentence_says_which_way_the_trend_goes(study):
     assert sentences[0].startswith("Earlier pruning costs Sup more at 90%: no, later pruning does.")
     assert sentences[1].startswith("Earlier pruning costs SCL more at 90%: yes.")
     assert re.search(
-        r"45.00 points if it begins at 0%, 15.00 points if it begins at 50%; Page's test over "
-        r"3 begins by 4 seeds: p < 0.001\.$",
+        r"45.00 points if it begins at 0%, 15.00 points if it begins at 50% of the first stage; "
+        r"Page's test over 3 begins by 4 seeds: p < 0.001\.$",
         sentences[1],
     )
     assert plain == (
-        "Of the begins of pruning that were tried, 0% of its stage costs Sup least (15.0 points) "
-        "and 50% of its stage costs SCL least (15.0 points)."
+        "Of the begins that were tried, Sup loses least (15.0 points) if pruning begins at 0%, and "
+        "SCL loses least (15.0 points) if pruning begins at 50% of the first training stage."
     )
 
 
@@ -160,7 +160,7 @@ def test_an_undecided_trend_says_how_many_seeds_would_decide_it(study):
     study["late"] = dataclasses.replace(study["late"], arrays=arrays)
     found = trends(study)[0]
     assert found.found == "undecided"
-    assert re.fullmatch(r"an even chance with \d+ seeds", found.power)
+    assert re.fullmatch(r"\d+ seeds would have an even chance to decide it", found.power)
     assert found.power in opening(study, Table("", ""))[1][0]
     assert found.power == trend_table(study).rows[0][2].beside
 
@@ -225,6 +225,45 @@ def test_the_figure_has_a_panel_for_each_quantity_and_marks_the_paper(study):
     # Table 1 at 90%: what GMP of Sup and SCL, and delayed GMP, lose.
     heights = sorted(float(line.get_ydata()[0]) for line in found)
     assert heights == pytest.approx([90.58 - 89.47, 92.06 - 87.76, 92.06 - 85.56])
+
+
+def test_the_table_of_experiments_says_from_where_a_sweep_is_pruned(study):
+    tables = {table.name: table for table in make_tables(study)}
+    pruned = {row[1].text: row[3].text for row in tables["experiments"].rows}
+    assert pruned["sup_dense"] == "-"
+    assert pruned["late"].startswith("from 50, 0, 25% of the first stage, for ")
+
+
+def test_a_sweep_is_told_at_its_own_sparsity_and_not_at_0(study):
+    """Of a study whose other experiments were pruned to 95%."""
+    late = study["late"]
+    both = np.where(late.begins == 1, 0.0, late.sparsities).astype(np.float32)
+    arrays = {name: late.arrays[name] for name in ("predictions", "depth")}
+    late = dataclasses.replace(late, sparsities=both, arrays=arrays)
+    assert {point.sparsity for point in points(study | {"late": late})} == {0.9}
+
+    other = (Experiment("sup_other", pruning=Pruning("sup"), dense="sup_dense"), SUP)
+    pruned = make_study(LABELS, CLASSES, seeds=SEEDS, levels=(0.9 + 0.005,), entries=(other,))
+    sentences = opening(study | pruned, Table("", ""))[1]
+    assert any(
+        sentence.startswith("Earlier pruning costs SCL more at 90") for sentence in sentences
+    )
+
+
+def test_two_sweeps_of_one_method_are_told_apart(study):
+    late = study["late"]
+    entry = dataclasses.replace(late.config.experiment, name="again", label="other GMP")
+    again = dataclasses.replace(late, config=dataclasses.replace(late.config, experiment=entry))
+    study = study | {"again": again}
+    plain, sentences = opening(study, Table("", ""))
+    labels = ["Sup / GMP by begin", "SCL", "Sup / other GMP"]
+    for label, sentence in zip(labels, sentences, strict=True):
+        assert sentence.startswith(f"Earlier pruning costs {label} more at 90%")
+        assert f"{label} loses least" in plain
+    legend = when_to_prune(study).legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == labels
+    looks = [(line.get_color(), line.get_marker()) for line in legend.get_lines()]
+    assert len(set(looks)) == 3
 
 
 def test_other_tables_and_figures_leave_sweeps_out(study, tmp_path):

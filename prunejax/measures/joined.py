@@ -68,9 +68,9 @@ class Joined(NamedTuple):
     config: Config
     records: list[Record]
     failed: dict[str, str]
-    """Of measures that failed in some part, why."""
+    """By the name of a measure that failed in some part, why."""
     lacking: dict[str, list[int]]
-    """By the name of a measure that some parts lack, their seeds, which it was not measured of."""
+    """By the name of a measure that some parts lack, their seeds: it was not measured of these."""
     provenance: dict[str, Any]
     curves: list[dict[str, Any]]
     """Lines of `metrics.jsonl`."""
@@ -93,9 +93,9 @@ def join(parts: Sequence[Part]) -> Joined:
         failed = dict(part.failed) | failed
     return Joined(
         config=config,
-        records=_joined_records(parts, members, rows, failed),
+        records=_joined_records(parts, members, rows),
         failed=failed,
-        lacking=_lacking(parts, failed),
+        lacking=_lacking(parts),
         provenance=join_provenance(directories),
         curves=join_curves(directories, rows, len(members)),
     )
@@ -109,7 +109,9 @@ def write_joined(joined: Joined, directory: Path) -> None:
     """
     for record in joined.records:
         write(record, directory)
-    note_failures(directory, joined.failed, joined.failed)
+    known = {record.name for record in joined.records}
+    failed = {name: why for name, why in joined.failed.items() if name not in known}
+    note_failures(directory, failed, failed)
     lines = [json.dumps(line) + "\n" for line in joined.curves]
     write_whole(directory / "metrics.jsonl", "".join(lines))
     write_whole(directory / "provenance.json", json.dumps(joined.provenance, indent=2) + "\n")
@@ -146,22 +148,20 @@ def _joined_records(
     parts: Sequence[Part],
     members: Members,
     rows: Sequence[np.ndarray],
-    failed: Mapping[str, str],
 ) -> list[Record]:
-    """The measures of all members, but those that failed in some part.
+    """The measures that any part has, of all members.
 
     Args:
         parts: in order.
         members: of the whole.
         rows: of each part, where its members stand among these.
-        failed: measures that are left out.
 
     Raises:
         UserError: if two parts made a measure of different data, by different versions or with
             different settings.
     """
     found = []
-    for name in _names(parts, failed):
+    for name in _names(parts):
         holders = [part for part in parts if name in part.records]
         first = holders[0].records[name]
         for part in holders:
@@ -174,24 +174,19 @@ def _joined_records(
     return found
 
 
-def _names(parts: Sequence[Part], failed: Mapping[str, str]) -> list[str]:
-    """The measures that some part has and none failed at."""
-    names = dict.fromkeys(name for part in parts for name in part.records)
-    return [name for name in names if name not in failed]
+def _names(parts: Sequence[Part]) -> list[str]:
+    """The measures that any part has."""
+    return list(dict.fromkeys(name for part in parts for name in part.records))
 
 
-def _lacking(parts: Sequence[Part], failed: Mapping[str, str]) -> dict[str, list[int]]:
+def _lacking(parts: Sequence[Part]) -> dict[str, list[int]]:
     """By measure, the seeds of the parts that lack it."""
-    found = {}
-    for name in _names(parts, failed):
-        seeds = [
-            seed
-            for part in parts
-            if name not in part.records
-            for seed in range(part.config.seed, part.config.seed + part.config.models)
-        ]
-        if seeds:
-            found[name] = seeds
+    found: dict[str, list[int]] = {}
+    for name in _names(parts):
+        for part in parts:
+            if name not in part.records:
+                first = part.config.seed
+                found.setdefault(name, []).extend(range(first, first + part.config.models))
     return found
 
 

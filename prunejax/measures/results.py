@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from prunejax.config import Config
+from prunejax.config.levels import as_asked
 from prunejax.measures import metrics
 from prunejax.measures.entry import Column
 
@@ -16,13 +17,13 @@ class RunMeasures:
     """What one run's models do with the test images."""
 
     config: Config
-    """Of the run; its `measure` is what these measures were made with."""
+    """Of the run; its `measure` is what these measures were made with, where one depends on it."""
     seeds: np.ndarray
     """int32 `[models]`."""
     sparsities: np.ndarray
     """float32 `[models]`."""
     excluded: np.ndarray
-    """bool `[models]`: which diverged or collapsed in training, and so have no measures."""
+    """bool `[models]`: which diverged or collapsed, and so have no measures."""
     labels: np.ndarray
     """int32 `[examples]`."""
     class_names: tuple[str, ...]
@@ -37,6 +38,8 @@ class RunMeasures:
     """For which models or levels each array was measured: bool, of its first dimension."""
     columns: tuple[Column, ...] = ()
     """What the measures that are there want shown in a table of all cells."""
+    decided_by: frozenset[str] = frozenset()
+    """Fields of `config.measure` on which one of these measures depends."""
     failures: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """By the name of a measure that is not there, why."""
     begins: np.ndarray | None = None
@@ -55,7 +58,7 @@ class RunMeasures:
         """The different sparsities, ascending, as they were asked for."""
         if self.level is not None:
             return [self.level]
-        return [float(str(level)) for level in np.unique(self.sparsities)]
+        return [as_asked(level) for level in np.unique(self.sparsities)]
 
     @property
     def begin_fractions(self) -> list[float]:
@@ -125,12 +128,10 @@ class RunMeasures:
         """How many models of one sparsity were trained, those that are excluded included."""
         return int(np.sum(self.sparsities == np.float32(level)))
 
-    def only_measured(self, array: str) -> "RunMeasures":
-        """The measures of the models for which an array was measured.
-
-        Raises:
-            KeyError: if it is not there.
-        """
+    def only_measured(self, array: str) -> "RunMeasures | None":
+        """The measures of the models for which an array was measured; None if it was for none."""
+        if not self.has(array) or not self.measured[array].any():
+            return None
         measured = self.measured[array]
         levels = np.array(self.levels, np.float32)
         if self.dims[array][0] == "levels":

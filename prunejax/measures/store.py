@@ -272,6 +272,7 @@ def assemble(config: Config, records: dict[str, Record], failures: dict[str, str
         dims=dims,
         measured=measured,
         columns=tuple(columns),
+        decided_by=frozenset(decided),
         failures=failures,
         begins=members_of(config).begins if pruning and pruning.begins else None,
     )

@@ -1,16 +1,17 @@
 """The table of every cell: accuracy, PIEs and what the measures want shown, with 95% intervals."""
 
-import numpy as np
-
 from prunejax.measures import Column, RunMeasures
+from prunejax.report.comparison import effect, effect_cell
 from prunejax.report.noise import FLOOR, noise_floors
-from prunejax.report.resamples import INTERVALS, Resamples, with_interval
+from prunejax.report.resamples import INTERVALS, Resamples, mean_with_interval
 from prunejax.report.study import (
     Study,
     at,
+    dense_and_pruned,
     dense_experiments,
     holder_of,
-    of_fewer,
+    measured_models,
+    of_all_models,
     pruned_experiments,
     scope,
     title,
@@ -42,14 +43,14 @@ def intervals(study: Study) -> Table:
             # What every study has, then whatever its measures bring along.
             accuracy = mean_with_interval(resamples, models, 100 * models.accuracy, 2)
             row = [*start, _count(study, name, sparsity, models), accuracy]
-            row.append(_pies(resamples, at(study, name, 0.0), models))
+            row.append(_pies(resamples, study, name, sparsity))
             row.append(floors[name])
             row.extend(_measured(resamples, models, column) for column in columns)
             rows.append(row)
 
     header = ["Models", "Sparsity [%]", "n", "Accuracy [%]", "PIEs", "Noise floor [range]"]
     header += [column.header for column in columns]
-    note = f"95% {INTERVALS}. {FLOOR}; mean and range.{_measured_of_fewer(study, columns)}"
+    note = f"95% {INTERVALS}. {FLOOR} Shown: mean and range.{_measured_of_fewer(study, columns)}"
     return Table("intervals", f"Every cell, over {scope(study)}", header, rows, note)
 
 
@@ -64,34 +65,25 @@ def measure_columns(study: Study) -> list[Column]:
     return list(found.values())
 
 
-def mean_with_interval(
-    resamples: Resamples, models: RunMeasures, values: np.ndarray, digits: int
-) -> Cell:
-    """The mean of `values [models]`."""
-    return with_interval(float(values.mean()), resamples.mean(models, values), digits, len(values))
-
-
 def _count(study: Study, name: str, sparsity: float, models: RunMeasures) -> Cell:
     wanted = trained(study, name, sparsity)
     lost = f"of {wanted}; the others diverged or collapsed" if len(models.seeds) < wanted else ""
     return Cell(str(len(models.seeds)), len(models.seeds), lost)
 
 
-def _pies(resamples: Resamples, dense: RunMeasures | None, models: RunMeasures) -> Cell:
-    if dense is None:
-        return Cell("no dense run")
-    if not models.sparsities.any():
+def _pies(resamples: Resamples, study: Study, name: str, sparsity: float) -> Cell:
+    if not sparsity:
         return NOTHING
-    # The interval is no surer than the smaller of the two populations.
-    found = float(models.pies(dense).sum())
-    fewest = min(len(dense.seeds), len(models.seeds))
-    return with_interval(found, resamples.pies(dense, models), 0, fewest, least=0.0)
+    models = dense_and_pruned(study, name, sparsity)
+    if isinstance(models, str):
+        return Cell(models)
+    return effect_cell("pies", effect("pies", resamples, models))
 
 
 def _measured(resamples: Resamples, models: RunMeasures, column: Column) -> Cell:
     """What stands in a column: the mean over those of a cell's models that were measured."""
-    measured = models.only_measured(column.array) if models.has(column.array) else None
-    if measured is None or not len(measured.seeds):
+    measured = models.only_measured(column.array)
+    if measured is None:
         return Cell("not measured")
     values = measured.values(column.array)
     # A model's value is its mean over whatever else the array has: images, classes.
@@ -104,7 +96,7 @@ def _measured_of_fewer(study: Study, columns: list[Column]) -> str:
     """Which columns are of fewer models than there are, as the end of a note."""
     text = ""
     for column in columns:
-        fewer = of_fewer(study, column.array)
-        if fewer:
-            text += f" {column.header.split(' [')[0]}: {fewer}."
+        if not of_all_models(study, column.array):
+            models = measured_models(study, column.array)
+            text += f" {column.header.split(' [')[0]}: over {models} models a cell."
     return text

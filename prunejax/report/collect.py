@@ -1,6 +1,5 @@
 """A work directory's measured runs -> what a report shows of them, and notes on the others."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -80,7 +79,7 @@ def collect(workdir: Path, load_data: Callable[[Data], Dataset]) -> Collected:
         if dense not in shown:
             del shown[name]
             curves.pop(name, None)
-            notes.append(f"Not shown: {name}. Its dense run {dense} is not there, or not measured")
+            notes.append(f"Not shown: {name}. Its dense run {dense} is not there, or not shown")
     if not shown:
         raise UserError(
             f"{workdir} has nothing that can be shown; measure the dense run too ({notes[-1]})"
@@ -156,13 +155,13 @@ def in_order(study: dict[str, RunMeasures]) -> dict[str, RunMeasures]:
 
 def differing(run: RunMeasures, other: RunMeasures) -> list[str]:
     """What keeps two runs from being shown together."""
-    # Measures may have been made with other settings than the run's own: those are compared.
     told = differences(run.config, other.config, apart=MAY_DIFFER)
-    ours = dataclasses.asdict(run.config.measure)
-    theirs = dataclasses.asdict(other.config.measure)
-    for field, value in ours.items():
-        if value != theirs[field]:
-            told.append(f"measure.{field}: {value}, not {theirs[field]}")
+    # Of how they were measured only that counts on which measures of both depend.
+    for field in sorted(run.decided_by & other.decided_by):
+        ours = getattr(run.config.measure, field)
+        theirs = getattr(other.config.measure, field)
+        if ours != theirs:
+            told.append(f"measure.{field}: {ours}, not {theirs}")
     told += differing_data(run.data_checksum, other.data_checksum)
     if len(run.labels) != len(other.labels):
         told.append(f"test images: {len(run.labels)}, not {len(other.labels)}")

@@ -5,61 +5,54 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prunejax.measures import RunMeasures
 from prunejax.measures.statistics import jaccard, seeds_to_decide
 from prunejax.report.resamples import INTERVALS, Resamples, with_interval
 from prunejax.report.study import (
+    DenseAndPruned,
     Pair,
     Study,
-    at,
-    cell_title,
     compared_methods,
+    dense_and_pruned,
     pairs,
     pruned_levels,
     prunes,
     pruning_label,
     scope,
     title,
-    why_not,
 )
 from prunejax.report.table import NOTHING, Cell, Table
 from prunejax.report.tables import sparsity_cell
 
-Effect = tuple[float, np.ndarray, int]
-"""A value, its replicates, and the number of models behind it."""
-UNKNOWN: Effect = (np.nan, np.full(1, np.nan), 0)
-"""Where nothing was measured; one NaN is combined with replicates of any number."""
 DIGITS = {"accuracy": 2, "pies": 0, "q": 3, "depth": 2}
 """Of each effect, after the point."""
+LEAST = {"pies": 0.0}
+"""Where the interval of an effect ends at the latest; that of a difference has no such end."""
 POWER = (
-    "Beside what is undecided: with how many seeds in all an effect as large as it seems has an "
-    "even chance to be decided."
+    "Beside what is undecided: how many seeds in all would have an even chance to decide it, if "
+    "the effect is as large as it seems."
 )
 
 
-class DenseAndPruned(NamedTuple):
-    """The two populations whose difference is what pruning does."""
+class Effect(NamedTuple):
+    """What pruning does to a population, or by how much more it does it than to another."""
 
-    dense: RunMeasures
-    pruned: RunMeasures
+    value: float
+    replicates: np.ndarray
+    """`[resamples]`."""
+    models: int
+    """Behind it."""
+
+    def less(self, other: "Effect") -> "Effect":
+        """The difference, which is no surer than the smaller population behind it."""
+        return Effect(
+            self.value - other.value,
+            self.replicates - other.replicates,
+            min(self.models, other.models),
+        )
 
 
-def dense_and_pruned(study: Study, name: str, sparsity: float) -> DenseAndPruned | str:
-    """Both cells of an experiment, or why one of them lacks."""
-    if not sparsity:
-        return "nothing is pruned"
-    if name not in study:
-        return f"{name}: not run"
-    # Both are named if both lack.
-    lacking = []
-    for level in (0.0, sparsity):
-        if at(study, name, level) is None:
-            lacking.append(f"{cell_title(study, name, level)}: {why_not(study, name, level)}")
-    dense = at(study, name, 0.0)
-    pruned = at(study, name, sparsity)
-    if dense is None or pruned is None:
-        return "; ".join(lacking)
-    return DenseAndPruned(dense, pruned)
+UNKNOWN = Effect(np.nan, np.full(1, np.nan), 0)
+"""Where nothing was measured; one NaN is combined with replicates of any number."""
 
 
 def effect(name: str, resamples: Resamples, models: DenseAndPruned) -> Effect:
@@ -72,13 +65,15 @@ def effect(name: str, resamples: Resamples, models: DenseAndPruned) -> Effect:
         models: before and after.
     """
     dense, pruned = models
-    fewest = min(len(dense.seeds), len(pruned.seeds))
     if name == "pies":
-        return float(pruned.pies(dense).sum()), resamples.pies(dense, pruned), fewest
+        count = float(models.pies.sum())
+        return Effect(count, resamples.pies(dense, pruned), models.fewest)
     if name == "depth":
         return _deeper(resamples, models)
     if name == "q":
-        if not (dense.has("mean_q") and pruned.has("mean_q")):
+        dense = dense.only_measured("mean_q")
+        pruned = pruned.only_measured("mean_q")
+        if dense is None or pruned is None:
             return UNKNOWN
         before = dense.values("mean_q")
         after = pruned.values("mean_q")
@@ -87,21 +82,31 @@ def effect(name: str, resamples: Resamples, models: DenseAndPruned) -> Effect:
         after = 100 * pruned.accuracy
     # Dense and pruned models of one seed are drawn together, so that what they share cancels out.
     replicates = resamples.mean(dense, before) - resamples.mean(pruned, after)
-    return float(before.mean() - after.mean()), replicates, fewest
+    value = float(before.mean() - after.mean())
+    return Effect(value, replicates, DenseAndPruned(dense, pruned).fewest)
+
+
+def effect_cell(name: str, found: Effect) -> Cell:
+    """An effect of that name, with its 95% interval."""
+    least = LEAST.get(name, -np.inf)
+    return with_interval(found.value, found.replicates, DIGITS[name], found.models, least)
+
+
+def difference_cell(name: str, found: Effect) -> Cell:
+    """A difference of two effects of that name, with its 95% interval."""
+    return with_interval(found.value, found.replicates, DIGITS[name], found.models)
 
 
 def _deeper(resamples: Resamples, models: DenseAndPruned) -> Effect:
     """How much deeper PIEs lie than other images, over the probed pruned models."""
-    pies = models.pruned.pies(models.dense)
-    if not models.pruned.has("depth") or not pies.any() or pies.all():
-        return UNKNOWN
+    pies = models.pies
     probed = models.pruned.only_measured("depth")
-    if not len(probed.seeds):
+    if probed is None or not pies.any() or pies.all():
         return UNKNOWN
     # The PIEs are held as they are: only the probed models are resampled.
     depth = probed.values("depth")
     deeper = depth[:, pies].mean(1) - depth[:, ~pies].mean(1)
-    return float(deeper.mean()), resamples.mean(probed, deeper), len(deeper)
+    return Effect(float(deeper.mean()), resamples.mean(probed, deeper), len(deeper))
 
 
 class Compared(NamedTuple):
@@ -130,20 +135,20 @@ def comparison(study: Study) -> Table:
             continue
         cells = []
         for name in ("accuracy", "pies"):
-            digits = DIGITS[name]
-            value, replicates, models = effect(name, resamples, found[0])
-            other, other_replicates, other_models = effect(name, resamples, found[1])
-            cells += [Cell(f"{value:.{digits}f}", value), Cell(f"{other:.{digits}f}", other)]
-            fewest = min(models, other_models)
-            difference = with_interval(value - other, replicates - other_replicates, digits, fewest)
-            seeds = seeds_text(difference, fewest)
+            first, second = (effect(name, resamples, models) for models in found)
+            for each in (first, second):
+                cells.append(Cell(f"{each.value:.{DIGITS[name]}f}", each.value))
+            between = first.less(second)
+            difference = difference_cell(name, between)
+            seeds = seeds_text(difference, between.models)
             cells.append(difference._replace(beside=seeds) if seeds else difference)
         rows.append(Compared(*start, *cells))
 
     # Where the same two methods are compared throughout, the headings can name them.
     a, b = compared_methods(study) or ("A", "B")
     header = ["Pruning", a, b, "Sparsity [%]"]
-    header += [f"{a}: accuracy lost [points]", f"{b}: accuracy lost [points]", f"{a} − {b} [95%]"]
+    header += [f"{a}: accuracy lost [points]", f"{b}: accuracy lost [points]"]
+    header += [f"{a} − {b}: accuracy lost [95%]"]
     header += [f"{a}: PIEs", f"{b}: PIEs", f"{a} − {b}: PIEs [95%]"]
     heading = f"What pruning costs {a}, against {b}"
     return Table("comparison", heading, header, rows, f"95% {INTERVALS}. {POWER}")
@@ -152,7 +157,7 @@ def comparison(study: Study) -> Table:
 def _compared_cells(
     study: Study,
 ) -> Iterator[tuple[Pair, float, tuple[DenseAndPruned, DenseAndPruned] | str]]:
-    """Each comparison at each sparsity: the populations of both, or why one lacks."""
+    """Each comparison at each sparsity: the populations of both, or why one is missing."""
     for pair in pairs(study):
         for sparsity in pruned_levels(study):
             first = dense_and_pruned(study, pair.first, sparsity)
@@ -236,10 +241,14 @@ def _sentence(row: Compared, first: str, second: str) -> str:
 
 
 def _generic_sentence(row: Compared) -> str:
-    words = {"yes": "loses more", "no": "loses less", "undecided": "undecided which loses more"}
+    first, second = row.first.text, row.second.text
+    words = {
+        "yes": f"{first} loses more than {second}",
+        "no": f"{first} loses less than {second}",
+        "undecided": f"it is undecided whether {first} or {second} loses more",
+    }
     return (
-        f"{row.first.text} against {row.second.text} at {row.sparsity.text}%: "
-        f"{words[verdict(row.lost_difference)]}. "
+        f"At {row.sparsity.text}% {words[verdict(row.lost_difference)]}. "
         f"Accuracy lost: {row.first_lost.text} against {row.second_lost.text} points, "
         f"difference {row.lost_difference.all}. "
         f"PIEs: {row.first_pies.text} against {row.second_pies.text}, "
@@ -270,8 +279,10 @@ def seeds_text(cell: Cell, models: int, unit: str = "seeds") -> str:
 
 
 def even_chance(seeds: int | None, unit: str = "seeds") -> str:
-    """A number of seeds in words; None is more than can be told."""
-    return f"an even chance with {'over 1,000' if seeds is None else seeds} {unit}"
+    """A number of seeds in words; None is more than 1,000."""
+    if seeds is None:
+        return f"1,000 {unit} would have less than an even chance to decide it"
+    return f"{seeds} {unit} would have an even chance to decide it"
 
 
 def overlap(study: Study) -> Table:
@@ -282,8 +293,8 @@ def overlap(study: Study) -> Table:
         if isinstance(found, str):
             rows.append([*start, Cell(found), *[NOTHING] * 5])
             continue
-        first, second = (models.pruned.pies(models.dense) for models in found)
-        # Symmetric, but for the last bits of its sums; the order is that of older results.
+        first, second = (models.pies for models in found)
+        # Symmetric but for the last bits of its sums: in this order as committed tables have them.
         index, chance, p = jaccard(second, first)
         counts = [Cell(str(pies.sum()), float(pies.sum())) for pies in (first, second)]
         both = Cell(str((first & second).sum()), float((first & second).sum()))
@@ -292,7 +303,7 @@ def overlap(study: Study) -> Table:
 
     a, b = compared_methods(study) or ("A", "B")
     header = ["Pruning", a, b, "Sparsity [%]", f"{a} PIEs", f"{b} PIEs", "both"]
-    header += ["Jaccard", "Jaccard by chance", "p of as many"]
+    header += ["Jaccard", "Jaccard by chance", "p (as many shared by chance)"]
     heading = f"PIEs that {a} and {b} share, among {scope(study)}"
     note = "By chance: what random sets of these sizes would share."
     return Table("overlap", heading, header, rows, note)

@@ -10,11 +10,12 @@ from prunejax.report.study import Study, at, holder_of
 from prunejax.report.table import Cell
 
 FLOOR = (
-    "Noise floor: PIEs that training noise alone makes between two populations as large as the "
-    "dense one, from disjoint halves of it (100 splits) by the square root of the size, which is "
-    "rough below 8 models"
+    "Noise floor: the PIEs that training noise alone makes between two populations as large as the "
+    "dense one. Estimated between random halves of the dense models (100 splits), times the square "
+    "root of 1/2; rough below 8 models."
 )
-"""What must be known of it, to be followed by what is shown."""
+"""What must be known of it."""
+NO_FLOOR = "needs 2 dense models"
 DRAWS = 100
 """Of subsets of each size."""
 MOST_SIZES = 8
@@ -60,7 +61,7 @@ def noise_floors(study: Study) -> dict[str, Cell]:
 
 def _cell(floor: Floor | None) -> Cell:
     if floor is None:
-        return Cell("needs 2 dense models")
+        return Cell(NO_FLOOR)
     return Cell(f"{floor.mean:.0f} [{floor.low:.0f}, {floor.high:.0f}]", floor.mean)
 
 

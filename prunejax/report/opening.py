@@ -1,17 +1,12 @@
 """What the page opens with: one sentence that a stranger understands, then the findings."""
 
-from collections import Counter
-
-import numpy as np
-
 from prunejax.report.comparison import answer, answered, verdict
 from prunejax.report.study import (
     Study,
     compared_methods,
     headline,
-    method_of,
     prunes,
-    sweeps,
+    sweep_label,
     without_sweeps,
 )
 from prunejax.report.table import Table
@@ -30,8 +25,11 @@ def opening(study: Study, compared: Table) -> tuple[str, list[str]]:
         says, and what the sweeps over begins do.
     """
     single = without_sweeps(study)
-    level = headline(study)
-    found = [trend for trend in trends(study) if trend.sparsity == level]
+    found = []
+    for trend in trends(study):
+        # A sweep may have been made at sparsities of its own.
+        if trend.sparsity == headline({trend.sweep: study[trend.sweep]}):
+            found.append(trend)
     sentences = [when_sentence(study, trend) for trend in found]
     if prunes(single) or not sentences:
         sentences = [*answer(single, compared), *sentences]
@@ -63,17 +61,13 @@ def _hurt_more(study: Study, compared: Table) -> str:
 
 def _best_begin(study: Study, found: list[Trend]) -> str:
     """When to prune, where that was found to matter; empty if not, and without sweeps."""
-    labels = Counter(method_of(study, name).label for name in sweeps(study))
     told = []
     for trend in found:
-        begins = [begin for begin in trend.lost if not np.isnan(begin)]
-        if trend.found == "undecided" or not begins:
-            continue
-        label = method_of(study, trend.sweep).label
-        name = label if labels[label] == 1 else trend.sweep
-        begin = min(begins, key=trend.lost.__getitem__)
-        lost = f"{trend.lost[begin]:.1f} points"
-        told.append(f"{100 * begin:.3g}% of its stage costs {name} least ({lost})")
+        if trend.found != "undecided":
+            label = sweep_label(study, trend.sweep)
+            begin = f"{100 * trend.cheapest:.3g}%"
+            lost = f"{trend.lost[trend.cheapest]:.1f} points"
+            told.append(f"{label} loses least ({lost}) if pruning begins at {begin}")
     if not told:
         return ""
-    return f"Of the begins of pruning that were tried, {' and '.join(told)}."
+    return f"Of the begins that were tried, {', and '.join(told)} of the first training stage."

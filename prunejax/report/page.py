@@ -24,11 +24,11 @@ from prunejax.report.opening import opening
 from prunejax.report.published import Published
 from prunejax.report.study import (
     Study,
+    measured_models,
     methods,
-    most_measured,
     question,
     scope,
-    without_sweeps,
+    settings_of,
 )
 from prunejax.report.table import Table
 from prunejax.runs.directory import write_whole
@@ -172,9 +172,8 @@ def about(study: Study) -> str:
     )
     if not any(run.has("depth") for run in study.values()):
         return text
-    probes = config.measure
-    # A sweep's cells are many at each sparsity.
-    probed = most_measured(without_sweeps(study) or study, "depth")
+    probes = settings_of(study, "depth")
+    probed = measured_models(study, "depth")
     fitted = "all" if probes.depth_examples is None else f"{probes.depth_examples:,}"
     probe = f"{probes.neighbors}-NN probe"
     counted = f"first layer from which all {probe}s give the {probes.depth_target}"
@@ -182,7 +181,7 @@ def about(study: Study) -> str:
         counted = f"last layer whose {probe} does not give the {probes.depth_target}, 1 if all do"
     return (
         f"{text} Prediction depth: the {counted}; the probes are fitted on {fitted} training "
-        f"images, over {probed} models a cell at most."
+        f"images, over {probed} models a cell."
     )
 
 

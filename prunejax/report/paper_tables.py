@@ -8,16 +8,23 @@ import numpy as np
 from prunejax.report.comparison import (
     DIGITS,
     POWER,
-    DenseAndPruned,
-    dense_and_pruned,
+    difference_cell,
     effect,
     seeds_text,
     verdict,
 )
 from prunejax.report.noise import FLOOR, noise_floors
 from prunejax.report.published import Published, find_papers, paper_key, paper_title
-from prunejax.report.resamples import INTERVALS, Resamples, with_interval
-from prunejax.report.study import Study, headline, percent, pruned_experiments, scope
+from prunejax.report.resamples import INTERVALS, Resamples
+from prunejax.report.study import (
+    DenseAndPruned,
+    Study,
+    dense_and_pruned,
+    headline,
+    percent,
+    pruned_experiments,
+    scope,
+)
 from prunejax.report.table import NOTHING, Cell, Table
 from prunejax.report.tables import grid, pies_and_accuracy
 
@@ -70,8 +77,8 @@ FINDINGS = (
         ("scl_delayed_gmp", "scl_gmp"),
     ),
     Finding("Δ GMP gives SCL fewer PIEs than GMP", "pies", -1, ("scl_delayed_gmp", "scl_gmp")),
-    Finding("GMP costs SCL Q-Score", "q", +1, ("scl_gmp",)),
-    Finding("GMP costs SCL more Q-Score than Sup", "q", +1, ("scl_gmp", "sup_gmp")),
+    Finding("GMP lowers SCL's Q-Score", "q", +1, ("scl_gmp",)),
+    Finding("GMP lowers SCL's Q-Score more than Sup's", "q", +1, ("scl_gmp", "sup_gmp")),
     Finding("PIEs of SCL / GMP are deeper than other images [layers]", "depth", +1, ("scl_gmp",)),
     Finding("PIEs of Sup / GMP are deeper than other images [layers]", "depth", +1, ("sup_gmp",)),
 )
@@ -103,7 +110,7 @@ def _asked(study: Study) -> list[Finding]:
 
 
 def findings(study: Study, published: Published | None = None) -> Table:
-    """What the paper finds at its highest sparsity: ours with its interval; whether it holds."""
+    """What the paper finds at the headline sparsity: ours with its interval; whether it holds."""
     resamples = Resamples(study)
     sparsity = headline(study)
     floors = noise_floors(study)
@@ -116,9 +123,9 @@ def findings(study: Study, published: Published | None = None) -> Table:
             row.append(Cell(text, theirs))
         rows.append(row)
 
-    header = ["Finding", "Ours [95%]", "Holds here", "Noise floor of each [range]"]
+    header = ["Finding", "Ours [95%]", "Holds here", "Noise floor of each experiment [range]"]
     heading = f"What the paper finds at {percent(study, sparsity)}%, PIEs among {scope(study)}"
-    note = f"95% {INTERVALS}. {POWER} {FLOOR}; mean and range."
+    note = f"95% {INTERVALS}. {POWER} {FLOOR} Shown: mean and range."
     if published is not None:
         header.append("Paper")
         note += " Paper: PIEs among 10,000, of 30 WRN-16-2 models."
@@ -141,13 +148,11 @@ def _ours(
 
     # The effect of the first experiment, less that of the second if there is one.
     effects = [effect(finding.effect, resamples, models) for models in found]
-    value, replicates, fewest = effects[0]
-    for less, less_replicates, models in effects[1:]:
-        value = value - less
-        replicates = replicates - less_replicates
-        fewest = min(fewest, models)
-    if fewest:
-        ours = with_interval(value, replicates, DIGITS[finding.effect], fewest)
+    asked = effects[0]
+    for other in effects[1:]:
+        asked = asked.less(other)
+    if asked.models:
+        ours = difference_cell(finding.effect, asked)
     else:
         ours = Cell("not probed, or no PIEs" if finding.effect == "depth" else "not measured")
 
@@ -158,7 +163,7 @@ def _ours(
         noise = "; ".join(floors[name].text for name in names if name is not None)
     # Depth is known of the probed models only, however many there are.
     unit = "probed models" if finding.effect == "depth" else "seeds"
-    holds = Cell(verdict(ours, finding.sign), beside=seeds_text(ours, fewest, unit))
+    holds = Cell(verdict(ours, finding.sign), beside=seeds_text(ours, asked.models, unit))
     return [ours, holds, Cell(noise)]
 
 

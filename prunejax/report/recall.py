@@ -5,7 +5,7 @@ import numpy as np
 from prunejax.measures.metrics import recall
 from prunejax.measures.statistics import compare_means
 from prunejax.report.comparison import p_value
-from prunejax.report.study import Study, at, pruned_experiments, pruned_levels, title, why_not
+from prunejax.report.study import Study, dense_and_pruned, pruned_experiments, pruned_levels, title
 from prunejax.report.table import Cell, Table
 from prunejax.report.tables import sparsity_cell
 
@@ -33,12 +33,10 @@ def recall_change(study: Study) -> Table:
 
 def _column(study: Study, name: str, sparsity: float, classes: int) -> list[Cell]:
     """One experiment's column, a cell for each class."""
-    dense = at(study, name, 0.0)
-    pruned = at(study, name, sparsity)
-    if dense is None:
-        return [Cell("no dense run")] * classes
-    if pruned is None:
-        return [Cell(why_not(study, name, sparsity))] * classes
+    models = dense_and_pruned(study, name, sparsity)
+    if isinstance(models, str):
+        return [Cell(models)] * classes
+    dense, pruned = models
     before = recall(dense.predictions, dense.labels, classes)
     after = recall(pruned.predictions, pruned.labels, classes)
     # Adding zero turns a negative zero into a positive one.

@@ -8,7 +8,8 @@ from prunejax.report.study import Study
 from prunejax.report.table import Cell
 
 INTERVALS = (
-    "bootstrap intervals over seeds, widened by Student's t for few; wide for PIEs of few seeds"
+    "bootstrap intervals over seeds, widened by Student's t where seeds are few; those of PIEs are "
+    "wide then"
 )
 
 
@@ -39,6 +40,13 @@ class Resamples:
         classes = len(dense.class_names)
         counts = pie_counts(dense.predictions, pruned.predictions, of_dense, of_pruned, classes)
         return np.where(of_dense.any(1) & of_pruned.any(1), counts, np.nan)
+
+
+def mean_with_interval(
+    resamples: Resamples, models: RunMeasures, values: np.ndarray, digits: int
+) -> Cell:
+    """The mean of `values [models]`."""
+    return with_interval(float(values.mean()), resamples.mean(models, values), digits, len(values))
 
 
 def with_interval(

@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from prunejax.config import Experiment
+import numpy as np
+
+from prunejax.config import Experiment, MeasureSettings
 from prunejax.config import levels as config_levels
 from prunejax.measures import RunMeasures
 
@@ -54,6 +56,13 @@ def is_sweep(study: Study, name: str) -> bool:
 def sweeps(study: Study) -> list[str]:
     """Those of which the begin of pruning is an axis, in order; see `when`."""
     return [name for name in study if is_sweep(study, name)]
+
+
+def sweep_label(study: Study, name: str) -> str:
+    """How a sweep is called beside the others: its method, or its title if two are of one."""
+    label = method_of(study, name).label
+    same = [other for other in sweeps(study) if method_of(study, other).label == label]
+    return title(study, name) if len(same) > 1 else label
 
 
 def without_sweeps(study: Study) -> Study:
@@ -192,6 +201,41 @@ def why_not(study: Study, name: str, sparsity: float) -> str:
     return f"0 of {run.trained(sparsity)} models"
 
 
+class DenseAndPruned(NamedTuple):
+    """The two populations whose difference is what pruning does."""
+
+    dense: RunMeasures
+    pruned: RunMeasures
+
+    @property
+    def pies(self) -> np.ndarray:
+        """Which test images are PIEs, bool `[examples]`."""
+        return self.pruned.pies(self.dense)
+
+    @property
+    def fewest(self) -> int:
+        """The models of the smaller of the two: no value of both is surer than that."""
+        return min(len(self.dense.seeds), len(self.pruned.seeds))
+
+
+def dense_and_pruned(study: Study, name: str, sparsity: float) -> DenseAndPruned | str:
+    """Both cells of an experiment, or why one is missing."""
+    if not sparsity:
+        return "nothing is pruned"
+    if name not in study:
+        return f"{name}: not run"
+    # Both are named if both are missing.
+    missing = []
+    for level in (0.0, sparsity):
+        if at(study, name, level) is None:
+            missing.append(f"{cell_title(study, name, level)}: {why_not(study, name, level)}")
+    dense = at(study, name, 0.0)
+    pruned = at(study, name, sparsity)
+    if dense is None or pruned is None:
+        return "; ".join(missing)
+    return DenseAndPruned(dense, pruned)
+
+
 def trained(study: Study, name: str, sparsity: float) -> int:
     """How many models of a cell were trained, those that are excluded included."""
     holder = holder_of(study, name, sparsity)
@@ -252,20 +296,36 @@ def scope(study: Study) -> str:
     return f"{len(next(iter(study.values())).labels):,} test images"
 
 
-def most_measured(study: Study, array: str) -> int:
-    """The models of a cell, at most, for which an array was measured."""
-    counts = [0]
+def measured_models(study: Study, array: str) -> str:
+    """For how many models of a cell an array was measured: `5`, or `2 to 5` where cells differ."""
+    counts = [measured for measured, _ in _measured_of_each(study, array)] or [0]
+    low, high = min(counts), max(counts)
+    return str(high) if low == high else f"{low} to {high}"
+
+
+def of_all_models(study: Study, array: str) -> bool:
+    """Whether no cell for which an array was measured has models for which it was not."""
+    return all(measured == there for measured, there in _measured_of_each(study, array))
+
+
+def _measured_of_each(study: Study, array: str) -> list[tuple[int, int]]:
+    """Of each cell with models that have an array, their number and that of all its models."""
+    found = []
     for run in study.values():
-        if not run.has(array):
-            continue
-        for level in run.levels:
-            counts.append(len(run.at(level).only_measured(array).seeds))
-    return max(counts)
+        # The cells of a sweep are many at each sparsity.
+        parts = [run]
+        if run.begins is not None:
+            parts = [run.begun(place) for place in range(len(run.begin_fractions))]
+        for part in parts:
+            for level in part.levels:
+                cell = part.at(level)
+                measured = cell.only_measured(array)
+                if measured is not None:
+                    found.append((len(measured.seeds), len(cell.seeds)))
+    return found
 
 
-def of_fewer(study: Study, array: str) -> str:
-    """Over how many models a cell an array is, if it was measured for fewer than there are."""
-    count = most_measured(study, array)
-    if count == most_measured(study, "predictions"):
-        return ""
-    return f"over up to {count} models a cell"
+def settings_of(study: Study, array: str) -> MeasureSettings:
+    """What an array was measured with; that of the first run if none has it."""
+    holders = [run for run in study.values() if run.has(array)]
+    return next(iter([*holders, *study.values()])).config.measure

@@ -10,19 +10,20 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from prunejax.measures import RunMeasures
-from prunejax.report.noise import FLOOR, noise_floors
+from prunejax.report.noise import FLOOR, NO_FLOOR, floors_of
 from prunejax.report.published import Published, number
 from prunejax.report.study import (
     Shown,
     Study,
     at,
+    dense_and_pruned,
     experiment,
     is_dense,
     levels,
+    measured_models,
     method_of,
     methods,
-    most_measured,
-    of_fewer,
+    of_all_models,
     percent,
     pruned_experiments,
     pruned_levels,
@@ -107,18 +108,19 @@ def mean_and_deviation(values: np.ndarray) -> Cell:
 
 def pies_and_accuracy(study: Study) -> dict[str, Make]:
     """The columns of Table 1."""
-    floors = noise_floors(study)
+    floors = floors_of(study)
 
     def pies(name: str, sparsity: float, models: RunMeasures) -> Cell:
         if not sparsity:
             return NOTHING
-        dense = at(study, name, 0.0)
-        if dense is None:
-            return Cell("no dense run")
-        found = float(models.pies(dense).sum())
+        both = dense_and_pruned(study, name, sparsity)
+        if isinstance(both, str):
+            return Cell(both)
+        found = float(both.pies.sum())
         # The range of the floor stands in the table of all cells.
-        mean_floor = floors[name].text.split(" [")[0]
-        return Cell(f"{found:.0f}", found, f"floor {mean_floor}")
+        floor = floors[name]
+        mean = NO_FLOOR if floor is None else f"{floor.mean:.0f}"
+        return Cell(f"{found:.0f}", found, f"floor {mean}")
 
     def accuracy(name: str, sparsity: float, models: RunMeasures) -> Cell:
         return mean_and_deviation(100 * models.accuracy)
@@ -129,7 +131,7 @@ def pies_and_accuracy(study: Study) -> dict[str, Make]:
 def table_1(study: Study, published: Published | None = None) -> Table:
     """PIEs, their noise floor, and test accuracy (mean ± standard deviation over models)."""
     heading = f"Table 1. PIEs among {scope(study)}, and test accuracy (mean ± std over models)"
-    note = f"{FLOOR}; mean."
+    note = f"{FLOOR} Shown: its mean."
     if published is not None:
         note += " Paper: among 10,000, of 30 WRN-16-2 models (Δ GMP at 90%: 25)."
     table = Table("table_1", heading, note=note)
@@ -150,14 +152,14 @@ def quality_tables(study: Study, published: Published | None = None) -> list[Tab
 def _quality_table(study: Study, method: Shown, published: Published | None) -> Table:
     def column(array: str) -> Make:
         def score(name: str, sparsity: float, models: RunMeasures) -> Cell:
-            measured = models.only_measured(array) if models.has(array) else None
-            if measured is None or not len(measured.seeds):
+            measured = models.only_measured(array)
+            if measured is None:
                 return Cell("not measured")
             # First over models, then over images: the deviation is that of images, as the paper's.
             cell = mean_and_deviation(measured.values(array).mean(0))
             # All-zero representations have a Q-Score of 0 by definition; many would lower the mean.
             dead = int((measured.values("l1") == 0).sum()) if array == "q" else 0
-            return cell._replace(beside=f"{dead} all-zero") if dead else cell
+            return cell._replace(beside=f"{dead} all-zero, of all models") if dead else cell
 
         return score
 
@@ -170,10 +172,11 @@ def _quality_table(study: Study, method: Shown, published: Published | None) -> 
     )
     if in_paper:
         heading = f"Table {in_paper}. {heading}"
-    fewer = of_fewer(study, "q")
-    means = f"Mean over models ({fewer})" if fewer else "Mean over models"
-    table = Table(table_name, heading, note=f"{means}, then mean ± std over images.")
     names = [name for name in shown_experiments(study) if method_of(study, name) == method]
+    means = "Mean over models"
+    if not of_all_models(study, "q"):
+        means = f"Mean over {measured_models(study, 'q')} models a cell"
+    table = Table(table_name, heading, note=f"{means}, then mean ± std over images.")
     return grid(table, study, names, columns, published)
 
 
@@ -194,8 +197,8 @@ def table_6(study: Study, published: Published | None = None) -> Table:
             pies = _pies_of_levels(study, name, [sparsity] if sparsity else pruned_levels(study))
             if not pies:
                 return Cell("no PIEs known")
-            probed = models.only_measured("depth") if models.has("depth") else None
-            if probed is None or not len(probed.seeds):
+            probed = models.only_measured("depth")
+            if probed is None:
                 return Cell("not probed")
             # The row of one sparsity has one set of PIEs, that of the dense models has several.
             chosen = np.any(pies, axis=0) == among_pies
@@ -206,7 +209,7 @@ def table_6(study: Study, published: Published | None = None) -> Table:
         return depth
 
     heading = (
-        f"Table 6. Prediction depth over up to {most_measured(study, 'depth')} models a cell of "
+        f"Table 6. Prediction depth over {measured_models(study, 'depth')} models a cell of "
         f"{scope(study)}, mean ± std over images"
     )
     note = "At sparsity 0: the dense models', of the images that are PIEs at any sparsity."
@@ -218,11 +221,8 @@ def table_6(study: Study, published: Published | None = None) -> Table:
 
 def _pies_of_levels(study: Study, name: str, sparsities: Sequence[float]) -> list[np.ndarray]:
     """Which images are PIEs at each of the sparsities that were run."""
-    dense = at(study, name, 0.0)
-    if dense is None:
-        return []
-    cells = [at(study, name, sparsity) for sparsity in sparsities]
-    return [cell.pies(dense) for cell in cells if cell is not None]
+    cells = [dense_and_pruned(study, name, sparsity) for sparsity in sparsities]
+    return [models.pies for models in cells if not isinstance(models, str)]
 
 
 def experiments_table(study: Study) -> Table:
@@ -236,7 +236,7 @@ def experiments_table(study: Study) -> Table:
             title(study, name),
             name,
             entry.method,
-            _schedule(run),
+            _steps_of_pruning(run),
             pruning.score if pruning else "-",
             pruning.select if pruning else "-",
             ", ".join(pruning.spare) if pruning and pruning.spare else "-",
@@ -247,15 +247,22 @@ def experiments_table(study: Study) -> Table:
         count = Cell(str(len(run.seeds)), len(run.seeds), f"{lost} excluded" if lost else "")
         rows.append([*map(Cell, texts), count])
     header = ["Models", "Experiment", "Method", "Pruned at steps", "Score", "Selection", "Spared"]
-    header += ["Dense models", "Compared with", "Sparsities [%]", "n"]
+    header += ["Dense models", "Compared with", "Sparsities [%]", "Models in all"]
     return Table("experiments", "What was trained and pruned", header, rows)
 
 
-def _schedule(run: RunMeasures) -> str:
+def _steps_of_pruning(run: RunMeasures) -> str:
     pruning = run.config.experiment.pruning
     if pruning is None:
         return "-"
     if pruning.schedule is None:
         return "once, then fine-tuned"
     steps = getattr(run.config.prune, pruning.schedule)
-    return f"{steps.begin_step} to {steps.end_step}, every {steps.every_steps}"
+    if not pruning.begins:
+        return f"{steps.begin_step} to {steps.end_step}, every {steps.every_steps}"
+    begins = ", ".join(f"{100 * begin:.3g}" for begin in run.begin_fractions)
+    span = steps.end_step - steps.begin_step
+    at_most = "at most " if pruning.shorten else ""
+    return (
+        f"from {begins}% of the first stage, for {at_most}{span} steps, every {steps.every_steps}"
+    )

@@ -1,6 +1,6 @@
 """When to prune: what pruning costs by the step at which it begins."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -9,21 +9,24 @@ from prunejax.measures.statistics import seeds_for_trend, trend
 from prunejax.report.comparison import (
     DIGITS,
     POWER,
-    DenseAndPruned,
-    dense_and_pruned,
+    difference_cell,
     effect,
+    effect_cell,
     even_chance,
     p_value,
 )
 from prunejax.report.noise import FLOOR, noise_floors
-from prunejax.report.resamples import INTERVALS, Resamples, with_interval
+from prunejax.report.resamples import INTERVALS, Resamples, mean_with_interval
 from prunejax.report.study import (
+    DenseAndPruned,
     Study,
     compared_methods,
+    dense_and_pruned,
     experiment,
-    method_of,
     percent,
+    pruned_levels,
     scope,
+    sweep_label,
     sweeps,
     title,
 )
@@ -46,12 +49,12 @@ class Point(NamedTuple):
 
 
 def points(study: Study) -> list[Point]:
-    """Every sweep at every sparsity and begin, in ascending order of these."""
+    """Every sweep at every sparsity but 0 and every begin, in ascending order of these."""
     found = []
     for name in sweeps(study):
         run = study[name]
         begins = run.begin_fractions
-        for sparsity in run.levels:
+        for sparsity in pruned_levels({name: run}):
             for place in np.argsort(begins, kind="stable").tolist():
                 one_begin = {**study, name: run.begun(place)}
                 models = dense_and_pruned(one_begin, name, sparsity)
@@ -93,39 +96,34 @@ def quantities(resamples: Resamples, models: DenseAndPruned, floor: float) -> di
     """
     found = {}
     for name, beside in (("accuracy", 0.0), ("pies", floor)):
-        value, replicates, count = effect(name, resamples, models)
-        cell = with_interval(value, replicates, DIGITS[name], count, -np.inf if beside == 0 else 0)
-        found[name] = Quantity(cell, beside)
+        found[name] = Quantity(effect_cell(name, effect(name, resamples, models)), beside)
     found["q"] = _q(resamples, models)
     found["depth"] = _depth(resamples, models)
     return found
 
 
 def _q(resamples: Resamples, models: DenseAndPruned) -> Quantity:
-    dense, pruned = models
-    if not (dense.has("mean_q") and pruned.has("mean_q")):
-        return Quantity(Cell("not measured"), np.nan)
-    values = pruned.values("mean_q")
-    cell = with_interval(
-        float(values.mean()), resamples.mean(pruned, values), DIGITS["q"], len(values)
-    )
-    return Quantity(cell, float(dense.values("mean_q").mean()))
+    dense = models.dense.only_measured("mean_q")
+    pruned = models.pruned.only_measured("mean_q")
+    of_dense = np.nan if dense is None else float(dense.values("mean_q").mean())
+    if pruned is None:
+        return Quantity(Cell("not measured"), of_dense)
+    cell = mean_with_interval(resamples, pruned, pruned.values("mean_q"), DIGITS["q"])
+    return Quantity(cell, of_dense)
 
 
 def _depth(resamples: Resamples, models: DenseAndPruned) -> Quantity:
     """Over the probed models; the PIEs are held as they are."""
-    pies = models.pruned.pies(models.dense)
-    probed = models.pruned.only_measured("depth") if models.pruned.has("depth") else None
-    if probed is None or not len(probed.seeds):
+    pies = models.pies
+    probed = models.pruned.only_measured("depth")
+    if probed is None:
         return Quantity(Cell("not measured"), np.nan)
     depth = probed.values("depth")
     others = float(depth[:, ~pies].mean()) if not pies.all() else np.nan
     if not pies.any():
         return Quantity(Cell("no PIEs"), others)
     of_pies = depth[:, pies].mean(1)
-    replicates = resamples.mean(probed, of_pies)
-    cell = with_interval(float(of_pies.mean()), replicates, DIGITS["depth"], len(of_pies))
-    return Quantity(cell, others)
+    return Quantity(mean_with_interval(resamples, probed, of_pies, DIGITS["depth"]), others)
 
 
 def when_table(study: Study) -> Table:
@@ -133,6 +131,7 @@ def when_table(study: Study) -> Table:
     resamples = Resamples(study)
     floors = noise_floors(study)
     known = points(study)
+    found_by_place = {point[:3]: point.models for point in known}
     rows = []
     for point in known:
         start = [
@@ -151,19 +150,20 @@ def when_table(study: Study) -> Table:
                 *start,
                 Cell(str(count), count),
                 found["accuracy"].value,
-                _difference(study, resamples, known, point),
+                _difference(study, resamples, found_by_place, point),
                 found["pies"].value,
                 floor,
                 found["q"].value,
                 _beside_others(found["depth"]),
             ]
         )
-    a, b = compared_methods(study) or ("A", "B")
+    methods = compared_methods(study)
+    between = f"{methods[0]} − {methods[1]}: lost" if methods else "Lost more than its comparison"
     header = ["Models", "Sparsity [%]", "Begin [% of the stage]", "n", "Accuracy lost [points]"]
-    header += [f"{a} − {b}: lost [points]", "PIEs", "Noise floor [range]", "Q-Score"]
+    header += [f"{between} [points]", "PIEs", "Noise floor [range]", "Q-Score"]
     header += ["Depth of PIEs [layers]"]
     heading = f"When to prune: by the begin of pruning, over {scope(study)}"
-    return Table("when", heading, header, rows, f"95% {INTERVALS}. {FLOOR}; mean and range.")
+    return Table("when", heading, header, rows, f"95% {INTERVALS}. {FLOOR} Shown: mean and range.")
 
 
 def _beside_others(depth: Quantity) -> Cell:
@@ -175,22 +175,26 @@ def _beside_others(depth: Quantity) -> Cell:
     return depth.value._replace(beside=beside)
 
 
-def _difference(study: Study, resamples: Resamples, known: list[Point], point: Point) -> Cell:
-    """By how much more accuracy is lost than by the sweep that this is compared with."""
+def _difference(
+    study: Study,
+    resamples: Resamples,
+    known: Mapping[tuple[str, float, float], DenseAndPruned | str],
+    point: Point,
+) -> Cell:
+    """By how much more accuracy is lost than by the sweep that this is compared with.
+
+    Args:
+        study: the measures.
+        resamples: of it.
+        known: the models of each point, by its sweep, sparsity and begin.
+        point: which one.
+    """
     against = experiment(study, point.sweep).against
-    for other in known:
-        same = (other.sweep, other.sparsity, other.begin) == (
-            against,
-            point.sparsity,
-            point.begin,
-        )
-        if same and not isinstance(other.models, str) and not isinstance(point.models, str):
-            value, replicates, count = effect("accuracy", resamples, point.models)
-            less, less_replicates, less_count = effect("accuracy", resamples, other.models)
-            return with_interval(
-                value - less, replicates - less_replicates, 2, min(count, less_count)
-            )
-    return NOTHING
+    others = known.get((against, point.sparsity, point.begin)) if against is not None else None
+    if not isinstance(others, DenseAndPruned) or not isinstance(point.models, DenseAndPruned):
+        return NOTHING
+    lost = effect("accuracy", resamples, point.models)
+    return difference_cell("accuracy", lost.less(effect("accuracy", resamples, others)))
 
 
 class Trend(NamedTuple):
@@ -210,44 +214,36 @@ class Trend(NamedTuple):
     power: str
     """How many seeds may decide it; empty if it is decided, or there is no test."""
 
+    @property
+    def cheapest(self) -> float:
+        """The begin from which pruning costs least; NaN where no seed has all begins."""
+        known = [begin for begin, lost in self.lost.items() if not np.isnan(lost)]
+        return min(known, key=self.lost.__getitem__) if known else np.nan
+
 
 def trends(study: Study) -> list[Trend]:
     """Page's test over the begins of each sweep, a block for each seed."""
-    found = []
-    for name, sparsity, by_begin in _curves(study):
-        seeds, lost = _lost_by_seed(by_begin)
-        falls, rises = np.nan, np.nan
-        if len(seeds):
-            rises, falls = trend(lost)
-        verdict = "undecided"
-        if min(falls, rises) < SIGNIFICANT:
-            verdict = "yes" if falls < rises else "no"
-        power = ""
-        if verdict == "undecided" and np.isfinite(falls):
-            power = even_chance(seeds_for_trend(lost, SIGNIFICANT))
-        means = lost.mean(0).tolist() if len(seeds) else [np.nan] * len(by_begin)
-        found.append(
-            Trend(
-                sweep=name,
-                sparsity=sparsity,
-                found=verdict,
-                p=float(min(falls, rises)),
-                seeds=len(seeds),
-                begins=len(by_begin),
-                lost=dict(zip([point.begin for point in by_begin], means, strict=True)),
-                power=power,
-            )
-        )
-    return found
+    curves: dict[tuple[str, float], list[Point]] = {}
+    for point in points(study):
+        curves.setdefault((point.sweep, point.sparsity), []).append(point)
+    return [_trend(name, sparsity, by_begin) for (name, sparsity), by_begin in curves.items()]
 
 
-def _curves(study: Study) -> Iterator[tuple[str, float, list[Point]]]:
-    """The points of each sweep at each sparsity, by begin."""
-    known = points(study)
-    for name in sweeps(study):
-        for sparsity in study[name].levels:
-            chosen = [point for point in known if point[:2] == (name, sparsity)]
-            yield name, sparsity, chosen
+def _trend(name: str, sparsity: float, by_begin: list[Point]) -> Trend:
+    seeds, lost = _lost_by_seed(by_begin)
+    begins = [point.begin for point in by_begin]
+    if not len(seeds):
+        nothing = dict.fromkeys(begins, np.nan)
+        return Trend(name, sparsity, "undecided", np.nan, 0, len(begins), nothing, power="")
+    rises, falls = trend(lost)
+    found, power = "undecided", ""
+    if min(falls, rises) < SIGNIFICANT:
+        found = "yes" if falls < rises else "no"
+    elif np.isfinite(falls):
+        power = even_chance(seeds_for_trend(lost, SIGNIFICANT))
+    means = dict(zip(begins, lost.mean(0).tolist(), strict=True))
+    p = float(min(falls, rises))
+    return Trend(name, sparsity, found, p, len(seeds), len(begins), means, power)
 
 
 def _lost_by_seed(by_begin: list[Point]) -> tuple[np.ndarray, np.ndarray]:
@@ -278,9 +274,9 @@ def trend_table(study: Study) -> Table:
         row.append(Cell(found.found, beside=found.power))
         row += [p_value(found.p), Cell(str(found.seeds), found.seeds)]
         if found.seeds:
-            cheapest = min(found.lost, key=found.lost.__getitem__)
-            row.append(Cell(f"{100 * cheapest:.3g}", cheapest))
-            row.append(Cell(f"{found.lost[cheapest]:.2f}", found.lost[cheapest]))
+            lost = found.lost[found.cheapest]
+            row.append(Cell(f"{100 * found.cheapest:.3g}", found.cheapest))
+            row.append(Cell(f"{lost:.2f}", lost))
         else:
             row += [Cell("no seed has a model at every begin"), NOTHING]
         rows.append(row)
@@ -296,17 +292,16 @@ def trend_table(study: Study) -> Table:
 
 def when_sentence(study: Study, found: Trend) -> str:
     """Whether earlier pruning costs a method more, with the numbers behind it."""
-    label = method_of(study, found.sweep).label
+    label = sweep_label(study, found.sweep)
     level = f"at {percent(study, found.sparsity)}%"
     words = {"no": "no, later pruning does"}.get(found.found, found.found)
     text = f"Earlier pruning costs {label} more {level}: {words}. "
     if not found.seeds:
         return f"{text}No seed has a model at every begin."
-    cheapest = min(found.lost, key=found.lost.__getitem__)
     told = []
-    for begin in sorted({min(found.lost), cheapest, max(found.lost)}):
+    for begin in sorted({min(found.lost), found.cheapest, max(found.lost)}):
         told.append(f"{found.lost[begin]:.2f} points if it begins at {100 * begin:.3g}%")
-    text += f"Accuracy lost: {', '.join(told)}; "
+    text += f"Accuracy lost: {', '.join(told)} of the first stage; "
     if np.isnan(found.p):
         return f"{text}a test of the trend needs 2 seeds and 3 begins."
     p = p_value(found.p).text

@@ -20,10 +20,12 @@ from prunejax.report.study import (
     Study,
     headline,
     levels,
-    of_fewer,
+    measured_models,
+    of_all_models,
     pairs,
     percent,
     prunes,
+    settings_of,
     sweeps,
     without_sweeps,
 )
@@ -126,20 +128,21 @@ def _noise(study: Study) -> Picture:
 
 
 def _overview(study: Study) -> Picture:
-    count = next(iter(study.values())).config.measure.neighbors
+    count = settings_of(study, "purity").neighbors
     pruned = f" and {_most(study)} pruned" if prunes(study) else ""
     return Picture(
         figure_1(study),
         f"Figure 1. UMAP of one model's representations of the test images: dense{pruned}, "
         "coloured by modal prediction. Purity: how many of an image's "
-        f"{count} nearest neighbours share its label (model mean)",
+        f"{count} nearest neighbours share its label, mean over probed models",
         "Scatter plots of test images in two dimensions; a row for each training method.",
     )
 
 
 def _quality(study: Study) -> Picture:
-    fewer = of_fewer(study, "q")
-    means = f"mean {fewer}" if fewer else "mean over models"
+    means = "mean over models"
+    if not of_all_models(study, "q"):
+        means = f"mean over {measured_models(study, 'q')} models a cell"
     return Picture(
         figure_2(study),
         f"Figure 2. Q-Score of each test image, {means}: dense and {_near(study)} pruned; r is "

@@ -23,10 +23,11 @@ from prunejax.report.figures.style import (
     subplots,
 )
 from prunejax.report.study import (
+    DenseAndPruned,
     Study,
-    at,
     cell_title,
     compared_methods,
+    dense_and_pruned,
     experiment,
     method_of,
     methods,
@@ -34,7 +35,6 @@ from prunejax.report.study import (
     pruned_experiments,
     pruned_levels,
     title,
-    why_not,
 )
 
 MOST_CLASSES = 20
@@ -123,35 +123,27 @@ def _classes(study: Study, rows: Sequence[PanelRow]) -> Classes:
     counts = np.zeros(len(names), int)
     for row in rows:
         for cell in row:
-            pies = _pies(study, *cell) if cell is not None else None
-            if pies is not None:
-                counts += np.bincount(run.labels[pies], minlength=len(names))
+            models = dense_and_pruned(study, *cell) if cell is not None else ""
+            if not isinstance(models, str):
+                counts += np.bincount(run.labels[models.pies], minlength=len(names))
     chosen = np.argsort(-counts, kind="stable")[:MOST_CLASSES]
     return Classes(chosen, [shorten(names[label]) for label in chosen], len(names) - MOST_CLASSES)
 
 
-def _pies(study: Study, name: str, sparsity: float) -> np.ndarray | None:
-    """Which images are PIEs of a cell, or None if it lacks models."""
-    dense = at(study, name, 0.0)
-    pruned = at(study, name, sparsity)
-    if not sparsity or dense is None or pruned is None:
-        return None
-    return pruned.pies(dense)
-
-
 def _panel(axis: Axes, study: Study, name: str, sparsity: float, classes: Classes) -> None:
     heading = cell_title(study, name, sparsity)
-    pies = _pies(study, name, sparsity)
-    if pies is None:
-        no_dense = at(study, name, 0.0) is None
-        why = "no dense run" if no_dense else why_not(study, name, sparsity)
-        say_missing(axis, heading, WIDTH, why)
+    models = dense_and_pruned(study, name, sparsity)
+    if isinstance(models, str):
+        say_missing(axis, heading, WIDTH, models)
         return
 
     # Without a partner no PIE is shared, and all bars are light.
+    pies = models.pies
+    shared = np.zeros_like(pies)
     other = partner(study, name)
-    pies_of_other = _pies(study, other, sparsity) if other is not None else None
-    shared = pies & pies_of_other if pies_of_other is not None else np.zeros_like(pies)
+    models_of_other = dense_and_pruned(study, other, sparsity) if other is not None else None
+    if isinstance(models_of_other, DenseAndPruned):
+        shared = pies & models_of_other.pies
     both = _count(study, shared, classes)
     alone = _count(study, pies & ~shared, classes)
     colour = colours(study)[method_of(study, name).name]
@@ -164,8 +156,8 @@ def _panel(axis: Axes, study: Study, name: str, sparsity: float, classes: Classe
         # What the panel leaves out is counted.
         hidden = int(pies.sum() - both.sum() - alone.sum())
         lines.append(f"({hidden} in {classes.left_out} other classes)")
-    if other is not None and pies_of_other is None:
-        lines.append(f"({title(study, other)} not run)")
+    if isinstance(models_of_other, str):
+        lines.append(f"({models_of_other})")
     elif other is not None and compared_methods(study) is None:
         lines.append(f"(strong: also of {title(study, other)})")
     set_title(axis, "\n".join(lines), WIDTH)

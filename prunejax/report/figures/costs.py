@@ -1,6 +1,7 @@
-"""What pruning costs by sparsity: accuracy lost, and PIEs above the noise floor."""
+"""What pruning costs by sparsity: accuracy lost, and PIEs beside the noise floor."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from prunejax.report.comparison import DIGITS, dense_and_pruned, effect
+from prunejax.report.comparison import effect, effect_cell
 from prunejax.report.figures.style import add_legend, bar_lengths, colours, in_style, subplots
 from prunejax.report.noise import floors_of
-from prunejax.report.resamples import Resamples, with_interval
+from prunejax.report.resamples import Resamples
 from prunejax.report.study import (
     Study,
+    dense_and_pruned,
     holder_of,
     method_of,
     pruned_experiments,
@@ -43,7 +45,7 @@ def what_pruning_costs(study: Study) -> Figure:
     Bars are 95% bootstrap intervals over seeds; bands are the noise floors.
     """
     resamples = Resamples(study)
-    looks = looks_of(study)
+    looks = looks_of(study, pruned_experiments(study))
     levels = [100 * level for level in pruned_levels(study)]
     nearest = min(np.diff(levels), default=100.0)
     apart = min(APART, MOST_APART * nearest / len(looks))
@@ -69,12 +71,12 @@ def what_pruning_costs(study: Study) -> Figure:
         return figure
 
 
-def looks_of(study: Study) -> dict[str, dict[str, Any]]:
-    """How each pruned experiment is drawn: the colour tells its method, the rest how it prunes."""
+def looks_of(study: Study, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """How pruned experiments are drawn: the colour tells the method, the rest how it prunes."""
     found: dict[str, dict[str, Any]] = {}
     ways: dict[tuple[str, int], int] = {}
     seen: Counter[tuple[str, str]] = Counter()
-    for name in pruned_experiments(study):
+    for name in names:
         method = method_of(study, name).name
         label = pruning_label(study, name)
         # Two experiments of a method may call their ways of pruning alike.
@@ -104,12 +106,10 @@ def _draw(
         models = dense_and_pruned(study, experiment, level)
         if isinstance(models, str):
             continue
-        value, replicates, count = effect(name, resamples, models)
-        least = 0.0 if name == "pies" else -np.inf
-        interval = with_interval(value, replicates, DIGITS[name], count, least).interval
+        cell = effect_cell(name, effect(name, resamples, models))
         x.append(100 * level + shift)
-        y.append(value)
-        bars.append(bar_lengths(value, interval))
+        y.append(cell.value)
+        bars.append(bar_lengths(cell.value, cell.interval))
     lengths = np.reshape(bars, (-1, 2)).T
     axis.errorbar(x, y, yerr=lengths, ms=5, lw=1.4, elinewidth=0.8, capsize=2, **look)
 

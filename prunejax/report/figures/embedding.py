@@ -126,7 +126,7 @@ def _umap_panel(axis: Axes, study: Study, name: str, sparsity: float, colours: S
     axis.set_axis_off()
     axis.set_gid(point_to(study, (name, sparsity)))
 
-    purity = models.only_measured("purity") if models.has("purity") else None
-    if purity is not None and len(purity.seeds):
+    purity = models.only_measured("purity")
+    if purity is not None:
         heading += f"\npurity {100 * purity.values('purity').mean():.0f}%"
     set_title(axis, heading, WIDTH)

@@ -17,11 +17,10 @@ from prunejax.report.figures.style import (
 )
 from prunejax.report.study import (
     Study,
-    at,
     cell_title,
+    dense_and_pruned,
     headline,
     pruned_experiments,
-    why_not,
 )
 
 LONGEST_NAME = 11
@@ -62,19 +61,17 @@ def figure_6(
             for axis in row:
                 axis.set_axis_off()
             row[0].set_title(cell_title(study, name, level), loc="left")
-            dense = at(study, name, 0.0)
-            pruned = at(study, name, level)
-            if dense is None or pruned is None or not level:
-                why = "no dense run" if dense is None else why_not(study, name, level)
-                row[0].text(0, 0.5, why, color=GREY)
+            models = dense_and_pruned(study, name, level)
+            if isinstance(models, str):
+                row[0].text(0, 0.5, models, color=GREY)
                 continue
-            votes = [_votes("U", dense), _votes("S", pruned)]
-            chosen = _most_certain(pruned.pies(dense), votes)[:columns]
+            votes = [_votes("U", models.dense), _votes("S", models.pruned)]
+            chosen = _most_certain(models.pies, votes)[:columns]
             if not chosen.size:
                 row[0].text(0, 0.5, "no PIEs", color=GREY)
             for axis, image in zip(row, chosen.tolist(), strict=False):
                 _show(axis, images, image)
-                _caption(axis, dense, votes, image)
+                _caption(axis, models.dense, votes, image)
                 axis.set_gid(point_to(study, (name, 0.0), (name, level)))
         return figure
 

@@ -5,17 +5,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from prunejax.measures import RunMeasures
-from prunejax.report.comparison import dense_and_pruned
 from prunejax.report.figures.costs import looks_of
 from prunejax.report.figures.style import in_style, say_missing, set_title, subplots
-from prunejax.report.noise import extrapolated, noise_by_size, pies_by_size
+from prunejax.report.noise import NO_FLOOR, extrapolated, noise_by_size, pies_by_size
 from prunejax.report.study import (
     Study,
     at,
+    cell_title,
+    dense_and_pruned,
     headline,
-    method_of,
-    methods,
+    holder_of,
     percent,
+    pruned_experiments,
     title,
 )
 
@@ -24,22 +25,24 @@ WIDTH = 4.2
 
 
 def pies_and_noise(study: Study) -> Figure:
-    """A panel for each method: PIEs at the headline sparsity by the number of models.
+    """A panel for each dense run: PIEs at the headline sparsity by the number of models.
 
     Means over subsets of seeds. Crosses: between disjoint subsets of the dense models; dotted: on
     to all of them by the square root of their number.
     """
     level = headline(study)
-    looks = looks_of(study)
+    looks = looks_of(study, pruned_experiments(study))
+    # The noise is that of the dense models, which several experiments may have in common.
+    of_dense: dict[str | None, list[str]] = {}
+    for name in looks:
+        of_dense.setdefault(holder_of(study, name, 0.0), []).append(name)
     with in_style(study):
-        figure, axes = subplots(1, len(methods(study)), WIDTH, 3.2, sharey=True)
-        for axis, method in zip(axes[0], methods(study), strict=True):
-            names = [name for name in looks if method_of(study, name) == method]
-            heading = f"{method.label}, {percent(study, level)}% pruned"
-            dense = at(study, names[0], 0.0) if names else None
+        figure, axes = subplots(1, len(of_dense), WIDTH, 3.2, sharey=True)
+        for axis, names in zip(axes[0], of_dense.values(), strict=True):
+            heading = f"{cell_title(study, names[0], 0.0)} and {percent(study, level)}% pruned"
+            dense = at(study, names[0], 0.0)
             if dense is None or len(dense.seeds) < 2:
-                why = "needs 2 dense models" if names else "not pruned"
-                say_missing(axis, heading, WIDTH, why)
+                say_missing(axis, heading, WIDTH, NO_FLOOR)
                 continue
             for name in names:
                 models = dense_and_pruned(study, name, level)

@@ -18,11 +18,10 @@ from prunejax.report.figures.style import (
 )
 from prunejax.report.study import (
     Study,
-    at,
     cell_title,
+    dense_and_pruned,
     headline,
     pruned_experiments,
-    why_not,
 )
 
 POINTS = {"other test images": ("#808080", 0.4, 5), "PIEs": ("#D55E00", 0.9, 12)}
@@ -78,19 +77,18 @@ def dense_against_pruned(
 
 def _panel(axis: Axes, study: Study, name: str, level: float, array: str) -> None:
     heading = cell_title(study, name, level)
-    dense = at(study, name, 0.0)
-    pruned = at(study, name, level)
-    if dense is None or pruned is None:
-        why = "no dense run" if dense is None else why_not(study, name, level)
-        say_missing(axis, heading, WIDTH, why)
+    models = dense_and_pruned(study, name, level)
+    if isinstance(models, str):
+        say_missing(axis, heading, WIDTH, models)
         return
+    dense, pruned = models
     x = _mean(dense, array)
     y = _mean(pruned, array)
     if x is None or y is None:
         say_missing(axis, heading, WIDTH, "not measured")
         return
 
-    pies = pruned.pies(dense)
+    pies = models.pies
     # Pearson's, of the means before they are spread; none if either never varies.
     correlation = np.corrcoef(x, y)[0, 1] if x.std() and y.std() else np.nan
     if np.issubdtype(dense.values(array).dtype, np.integer):
@@ -111,7 +109,5 @@ def _panel(axis: Axes, study: Study, name: str, level: float, array: str) -> Non
 
 def _mean(models: RunMeasures, array: str) -> np.ndarray | None:
     """The mean over the models that were measured, `[examples]`, or None if none was."""
-    if not models.has(array):
-        return None
     measured = models.only_measured(array)
-    return measured.values(array).mean(0) if len(measured.seeds) else None
+    return measured.values(array).mean(0) if measured is not None else None

@@ -1,10 +1,14 @@
 """What pruning costs by the step at which it begins."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from prunejax.report.figures.costs import looks_of
 from prunejax.report.figures.style import (
     add_legend,
     bar_lengths,
@@ -17,7 +21,7 @@ from prunejax.report.noise import noise_floors
 from prunejax.report.paper_tables import published_level
 from prunejax.report.published import PAPER, Published
 from prunejax.report.resamples import Resamples
-from prunejax.report.study import Study, experiment, method_of, percent, sweeps
+from prunejax.report.study import Study, experiment, percent, sweep_label, sweeps
 from prunejax.report.when import BESIDE, QUANTITIES, Point, Quantity, points, quantities
 
 WIDTH = 3.0
@@ -39,12 +43,13 @@ def when_to_prune(study: Study, published: Published | None = None) -> Figure:
             found = quantities(resamples, point.models, floors[point.sweep].value)
             shown.append((point, found))
     levels = sorted({point.sparsity for point in known})
+    looks = looks_of(study, sweeps(study))
     with in_style(study):
         figure, axes = subplots(len(levels), len(QUANTITIES), WIDTH, 2.6)
         for axes_of_row, level in zip(axes, levels, strict=True):
             lines = [(point, found) for point, found in shown if point.sparsity == level]
             for axis, name in zip(axes_of_row, QUANTITIES, strict=True):
-                _panel(axis, study, name, lines)
+                _panel(axis, looks, name, lines)
                 if published is not None:
                     _mark_published(axis, study, name, level, published)
                 axis.set_ylabel(QUANTITIES[name])
@@ -55,9 +60,8 @@ def when_to_prune(study: Study, published: Published | None = None) -> Figure:
         handles = []
         labels = []
         for name in sweeps(study):
-            method = method_of(study, name)
-            handles.append(Line2D([], [], color=colours(study)[method.name], marker="o", ms=4))
-            labels.append(method.label)
+            handles.append(Line2D([], [], ms=4, **looks[name]))
+            labels.append(sweep_label(study, name))
         if published is not None:
             handles.append(Line2D([], [], linestyle="", marker="*", color="black", ms=9))
             labels.append("the paper's GMP and Δ GMP (WRN-16-2, PIEs among 10,000)")
@@ -66,10 +70,13 @@ def when_to_prune(study: Study, published: Published | None = None) -> Figure:
 
 
 def _panel(
-    axis: Axes, study: Study, name: str, lines: list[tuple[Point, dict[str, Quantity]]]
+    axis: Axes,
+    looks: Mapping[str, dict[str, Any]],
+    name: str,
+    lines: list[tuple[Point, dict[str, Quantity]]],
 ) -> None:
-    for place, sweep in enumerate(sweeps(study)):
-        colour = colours(study)[method_of(study, sweep).name]
+    """A line for each sweep, in its look, and what it is seen beside."""
+    for place, (sweep, look) in enumerate(looks.items()):
         x, y, bars, beside = [], [], [], []
         for point, found in lines:
             if point.sweep != sweep:
@@ -82,8 +89,8 @@ def _panel(
             bars.append(bar_lengths(value, interval))
             beside.append(found[name].beside)
         lengths = np.reshape(bars, (-1, 2)).T
-        axis.errorbar(x, y, yerr=lengths, color=colour, marker="o", ms=4, lw=1.4, elinewidth=0.8)
-        axis.plot(x, beside, color=colour, linestyle=":", linewidth=1)
+        axis.errorbar(x, y, yerr=lengths, ms=4, lw=1.4, elinewidth=0.8, **look)
+        axis.plot(x, beside, color=look["color"], linestyle=":", linewidth=1)
 
 
 def _mark_published(
