@@ -249,7 +249,7 @@ def test_without_the_images_there_is_no_gallery_and_the_tooltips_name_them(workd
     report = tmp_path / "report"
     path = write(report, found.study, found.source, found.curves, found.notes)
     assert not (report / "figures" / "figure_6.png").exists()
-    assert "the pointer names them" in path.read_text()
+    assert "hover over one to see its name" in path.read_text()
 
 
 # ---------------------------------------------------------------- which runs

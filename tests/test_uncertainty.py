@@ -185,7 +185,7 @@ def test_the_page_opens_with_a_sentence_that_says_who_is_hurt_more(study, outsid
     assert plain == (
         "Pruning 90% of the weights (GMP) costs networks trained by SCL "
         f"{row.first_lost.value:.1f} points of test accuracy, and those trained by Sup "
-        f"{row.second_lost.value:.1f}: it hurts SCL more."
+        f"{row.second_lost.value:.1f}: it costs SCL more."
     )
     assert sentences == answer(study, table)
     # Of three methods there is no such sentence.

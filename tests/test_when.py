@@ -139,8 +139,8 @@ def test_the_sentence_says_which_way_the_trend_goes(study):
     assert (late.found, early.found) == ("no", "yes")
     assert (late.seeds, late.begins) == (SEEDS, 3)
     plain, sentences = opening(study, Table("", ""))
-    assert sentences[0].startswith("Earlier pruning costs Sup more at 90%: no, later pruning does.")
-    assert sentences[1].startswith("Earlier pruning costs SCL more at 90%: yes.")
+    assert sentences[0].startswith("At 90% later pruning costs Sup more.")
+    assert sentences[1].startswith("At 90% earlier pruning costs SCL more.")
     assert re.search(
         r"45.00 points if it begins at 0%, 15.00 points if it begins at 50% of the first stage; "
         r"Page's test over 3 begins by 4 seeds: p < 0.001\.$",
@@ -218,10 +218,19 @@ def test_the_figure_has_a_panel_for_each_quantity_and_marks_the_paper(study):
             "accuracy lost [points]",
             "PIEs",
             "Q-Score",
-            "prediction depth of PIEs [layers]",
+            "depth of PIEs [layers]",
         ]
         found = [line for line in figure.axes[0].lines if line.get_marker() == "*"]
         assert len(found) == stars
+    # Depth and Q-Score are compared with those of the same network only.
+    assert [line for line in marked.axes[3].lines if line.get_marker() == "*"]
+    for name, run in study.items():
+        appearance = dataclasses.replace(run.config.appearance, architecture="WideResNet-10-1")
+        config = dataclasses.replace(run.config, appearance=appearance)
+        study[name] = dataclasses.replace(run, config=config)
+    of_another = when_to_prune(study, PUBLISHED)
+    for axis, stars in zip(of_another.axes, (3, 3, 0, 0), strict=True):
+        assert len([line for line in axis.lines if line.get_marker() == "*"]) == stars
     # Table 1 at 90%: what GMP of Sup and SCL, and delayed GMP, lose.
     heights = sorted(float(line.get_ydata()[0]) for line in found)
     assert heights == pytest.approx([90.58 - 89.47, 92.06 - 87.76, 92.06 - 85.56])
@@ -245,9 +254,7 @@ def test_a_sweep_is_told_at_its_own_sparsity_and_not_at_0(study):
     other = (Experiment("sup_other", pruning=Pruning("sup"), dense="sup_dense"), SUP)
     pruned = make_study(LABELS, CLASSES, seeds=SEEDS, levels=(0.9 + 0.005,), entries=(other,))
     sentences = opening(study | pruned, Table("", ""))[1]
-    assert any(
-        sentence.startswith("Earlier pruning costs SCL more at 90") for sentence in sentences
-    )
+    assert any(" earlier pruning costs SCL more." in sentence for sentence in sentences)
 
 
 def test_two_sweeps_of_one_method_are_told_apart(study):
@@ -258,7 +265,7 @@ def test_two_sweeps_of_one_method_are_told_apart(study):
     plain, sentences = opening(study, Table("", ""))
     labels = ["Sup / GMP by begin", "SCL", "Sup / other GMP"]
     for label, sentence in zip(labels, sentences, strict=True):
-        assert sentence.startswith(f"Earlier pruning costs {label} more at 90%")
+        assert f" pruning costs {label} more." in sentence
         assert f"{label} loses least" in plain
     legend = when_to_prune(study).legends[0]
     assert [text.get_text() for text in legend.get_texts()] == labels
@@ -274,6 +281,6 @@ def test_other_tables_and_figures_leave_sweeps_out(study, tmp_path):
     assert titles == ["Sup, dense", "SCL, dense"]
     path = page.write(tmp_path, study, "source", {})
     text = path.read_text()
-    assert "Earlier pruning costs SCL more at 90%: yes." in text
+    assert "At 90% earlier pruning costs SCL more." in text
     assert "Nothing is pruned here" not in text
     assert (tmp_path / "figures" / "when_to_prune.png").exists()

@@ -38,7 +38,7 @@ def opening(study: Study, compared: Table) -> tuple[str, list[str]]:
 
 
 def _hurt_more(study: Study, compared: Table) -> str:
-    """Which of two methods the first way of pruning hurts more; empty if that is not asked."""
+    """Which of two methods the first way of pruning costs more; empty if that is not asked."""
     methods = compared_methods(study)
     if methods is None:
         return ""
@@ -48,9 +48,9 @@ def _hurt_more(study: Study, compared: Table) -> str:
         return ""
     row = rows[0]
     words = {
-        "yes": f"it hurts {first} more",
-        "no": f"it hurts {first} less",
-        "undecided": "which of them it hurts more is undecided",
+        "yes": f"it costs {first} more",
+        "no": f"it costs {first} less",
+        "undecided": "which of them it costs more is undecided",
     }
     return (
         f"Pruning {row.sparsity.text}% of the weights ({row.pruning.text}) costs networks trained "

@@ -21,6 +21,8 @@ class PaperExperiment(NamedTuple):
     title: str
 
 
+ARCHITECTURE = "WideResNet-16-2"
+"""The paper's network, as `config.appearance.architecture` has it."""
 AT_ONCE = Pruning(None, select="global")
 PAPER = {
     "sup_gmp": PaperExperiment("cross_entropy", Pruning("sup"), "Sup / GMP"),

@@ -74,7 +74,7 @@ QUANTITIES = {
     "accuracy": "accuracy lost [points]",
     "pies": "PIEs",
     "q": "Q-Score",
-    "depth": "prediction depth of PIEs [layers]",
+    "depth": "depth of PIEs [layers]",
 }
 """What is shown of each point, by name, and how it is called."""
 BESIDE = {
@@ -293,9 +293,12 @@ def trend_table(study: Study) -> Table:
 def when_sentence(study: Study, found: Trend) -> str:
     """Whether earlier pruning costs a method more, with the numbers behind it."""
     label = sweep_label(study, found.sweep)
-    level = f"at {percent(study, found.sparsity)}%"
-    words = {"no": "no, later pruning does"}.get(found.found, found.found)
-    text = f"Earlier pruning costs {label} more {level}: {words}. "
+    words = {
+        "yes": f"earlier pruning costs {label} more",
+        "no": f"later pruning costs {label} more",
+        "undecided": f"it is undecided whether earlier or later pruning costs {label} more",
+    }
+    text = f"At {percent(study, found.sparsity)}% {words[found.found]}. "
     if not found.seeds:
         return f"{text}No seed has a model at every begin."
     told = []

@@ -19,11 +19,13 @@ from prunejax.report.figures.style import (
 )
 from prunejax.report.noise import noise_floors
 from prunejax.report.paper_tables import published_level
-from prunejax.report.published import PAPER, Published
+from prunejax.report.published import ARCHITECTURE, PAPER, Published
 from prunejax.report.resamples import Resamples
 from prunejax.report.study import Study, experiment, percent, sweep_label, sweeps
 from prunejax.report.when import BESIDE, QUANTITIES, Point, Quantity, points, quantities
 
+OF_NETWORK = ("q", "depth")
+"""Quantities that are compared with the paper's of its own network only."""
 WIDTH = 3.0
 """Of a panel, in inches."""
 
@@ -53,7 +55,7 @@ def when_to_prune(study: Study, published: Published | None = None) -> Figure:
                 if published is not None:
                     _mark_published(axis, study, name, level, published)
                 axis.set_ylabel(QUANTITIES[name])
-                axis.set_xlabel("begin of pruning [% of the stage]")
+                axis.set_xlabel("begin of pruning [% of first stage]")
                 axis.set_xlim(-4, 100)
                 heading = f"{percent(study, level)}% pruned\ndotted: {BESIDE[name]}"
                 set_title(axis, heading, WIDTH)
@@ -97,6 +99,10 @@ def _mark_published(
     axis: Axes, study: Study, name: str, level: float, published: Published
 ) -> None:
     """The paper's gradual pruning, at its own begins, in the colours of its methods."""
+    # Of other layers and features there is another depth and another Q-Score.
+    ours = next(iter(study.values())).config.appearance.architecture
+    if name in OF_NETWORK and ours != ARCHITECTURE:
+        return
     of_method = {experiment(study, sweep).method: sweep for sweep in sweeps(study)}
     for key, papers in PAPER.items():
         begin = published.get("begin [%]", {}).get(key, {}).get(level)
