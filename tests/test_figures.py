@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from report_studies import OUTSIDERS, PAPER, SUP, changed, make_run, make_study
 
 from prunejax.config import Experiment, Pruning
-from prunejax.report.comparison import dense_and_pruned, effect
+from prunejax.report.comparison import effect
 from prunejax.report.figures import (
     agreement,
     figure_1,
@@ -29,7 +29,7 @@ from prunejax.report.figures.costs import looks_of, what_pruning_costs
 from prunejax.report.figures.noise import pies_and_noise
 from prunejax.report.noise import floors_of
 from prunejax.report.resamples import Resamples
-from prunejax.report.study import pruned_experiments, title
+from prunejax.report.study import dense_and_pruned, pruned_experiments, title
 
 FIGURES = (figure_1, figure_2, figure_3, figure_4, figure_5, figure_7)
 
