@@ -50,15 +50,37 @@ def collect(workdir: Path, load_data: Callable[[Data], Dataset]) -> Collected:
             + "".join(f" ({note})" for note in notes[:1])
         )
 
-    # Those that agree with most others are shown; of as many, the first in order decides.
+    reference = _most_alike(study)
+    shown = _alike(study, reference, notes)
+    shown = _with_dense_run(shown, notes)
+    if not shown:
+        raise UserError(
+            f"{workdir} has nothing that can be shown; measure the dense run too ({notes[-1]})"
+        )
+    return Collected(
+        study=shown,
+        curves=_curves(workdir, shown, notes),
+        dataset=_images(reference, load_data, notes),
+        source=_source(workdir, shown, reference.config),
+        notes=notes,
+        config=reference.config,
+    )
+
+
+def _most_alike(study: dict[str, RunMeasures]) -> RunMeasures:
+    """The run with which most others can be shown; of as many the first in order."""
+
     def agreeing(name: str) -> int:
         return sum(not differing(study[name], other) for other in study.values())
 
-    reference = study[max(study, key=agreeing)]
-    # A run without curves is shown nevertheless: its measures are whole.
+    return study[max(study, key=agreeing)]
+
+
+def _alike(
+    study: dict[str, RunMeasures], reference: RunMeasures, notes: list[str]
+) -> dict[str, RunMeasures]:
+    """The runs that can be shown beside the reference; a note on each other one."""
     shown = {}
-    curves = {}
-    commits = set()
     for name, run in study.items():
         different = differing(run, reference)
         if different:
@@ -66,27 +88,37 @@ def collect(workdir: Path, load_data: Callable[[Data], Dataset]) -> Collected:
                 f"Not shown: {name}. It was made with other settings than {reference.name} "
                 f"({'; '.join(different)})"
             )
-            continue
-        shown[name] = run
-        commits.update(map(_short, load_provenance(workdir / name)["commits"]))
+        else:
+            shown[name] = run
+    return shown
+
+
+def _with_dense_run(study: dict[str, RunMeasures], notes: list[str]) -> dict[str, RunMeasures]:
+    """The runs without sweeps whose dense run is not among them; a note on each of these."""
+    shown = dict(study)
+    for name in sweeps(study):
+        dense = study[name].config.experiment.dense
+        if dense not in study:
+            del shown[name]
+            notes.append(f"Not shown: {name}. Its dense run {dense} is not there, or not shown")
+    return shown
+
+
+def _curves(workdir: Path, study: dict[str, RunMeasures], notes: list[str]) -> Curves:
+    """Each run's curves. A run without them is shown nevertheless: its measures are whole."""
+    curves = {}
+    for name, run in study.items():
         try:
             curves[name] = load_curves(workdir / name, len(run.seeds))
         except UserError as error:
             notes.append(str(error))
+    return curves
 
-    for name in sweeps(shown):
-        dense = shown[name].config.experiment.dense
-        if dense not in shown:
-            del shown[name]
-            curves.pop(name, None)
-            notes.append(f"Not shown: {name}. Its dense run {dense} is not there, or not shown")
-    if not shown:
-        raise UserError(
-            f"{workdir} has nothing that can be shown; measure the dense run too ({notes[-1]})"
-        )
 
-    # The images are for the gallery and the tooltips only, and may lie on another machine.
-    dataset = None
+def _images(
+    reference: RunMeasures, load_data: Callable[[Data], Dataset], notes: list[str]
+) -> Dataset | None:
+    """The images, for the gallery and the tooltips only: they may lie on another machine."""
     try:
         dataset = load_data(reference.config.data)
         if dataset.checksum != reference.data_checksum:
@@ -94,10 +126,9 @@ def collect(workdir: Path, load_data: Callable[[Data], Dataset]) -> Collected:
                 f"the images are of checksum {dataset.checksum}, not {reference.data_checksum}"
             )
     except UserError as error:
-        dataset = None
         notes.append(f"Not shown: the images, and so Figure 6. {error}")
-    source = _source(shown, reference.config, sorted(commits))
-    return Collected(shown, curves, dataset, source, notes, reference.config)
+        return None
+    return dataset
 
 
 def run_directories(workdir: Path) -> list[Path]:
@@ -168,15 +199,18 @@ def differing(run: RunMeasures, other: RunMeasures) -> list[str]:
     return told
 
 
-def _short(commit: str) -> str:
-    return commit[:10] + ("-dirty" if commit.endswith("-dirty") else "")
-
-
-def _source(study: dict[str, RunMeasures], config: Config, commits: list[str]) -> str:
+def _source(workdir: Path, study: dict[str, RunMeasures], config: Config) -> str:
     """What every caption ends with."""
     excluded = any(run.excluded.any() for run in study.values())
     fewer = ", less those excluded" if excluded else ""
+    commits = set()
+    for name in study:
+        commits.update(map(_short, load_provenance(workdir / name)["commits"]))
     return (
         f"n = {config.models} seeds a cell{fewer}, preset {config.preset}, "
-        f"commit {', '.join(commits)}."
+        f"commit {', '.join(sorted(commits))}."
     )
+
+
+def _short(commit: str) -> str:
+    return commit[:10] + ("-dirty" if commit.endswith("-dirty") else "")

@@ -70,25 +70,13 @@ def write(
     makers = picture_makers(study, curves, dataset, published)
     pictures, drawn, failed_pictures = _draw_all(directory / "figures", study, makers)
 
-    # The page opens with the answer, of which the comparison holds the numbers.
-    compared = next((table for table in tables if table.name == "comparison"), Table("", ""))
-    plain, sentences = opening(study, compared)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("prunejax.report", ""), autoescape=True
     )
-    shown = {name: _shown(name, picture, drawn[name]) for name, picture in pictures.items()}
-    made = [table.name for table in tables]
-    unfolded = next((name for name in UNFOLDED if name in made), None)
-    # Where points lie is known only now: the layout is settled when a figure is drawn.
-    figures = {name: picture.figure for name, picture in pictures.items()}
-    hover = hover_data(study, figures, dataset)
-    pointed = [name for name, panels in hover["panels"].items() if panels and name != "figure_6"]
     page = environment.get_template("report.html.j2").render(
-        question=question(study),
-        plain=plain,
-        answer=sentences,
-        methods=_methods(study),
-        about=about(study),
+        **_opening(study, tables),
+        **_sections_of_tables(tables),
+        **_sections_of_pictures(study, pictures, drawn, dataset),
         source=source,
         notes=[
             *notes,
@@ -97,16 +85,54 @@ def write(
             *failed_pictures,
             *_font_notes(study),
         ],
-        findings=[table for table in tables if table.name == unfolded],
-        tables=[table for table in tables if table.name != unfolded],
-        leading=[shown[name] for name in LEADING if name in shown],
-        pictures=[shown[name] for name in shown if name not in LEADING],
-        pointed=[name.replace("_", " ").capitalize() for name in pointed],
-        hover=hover,
     )
     path = directory / "report.html"
     write_whole(path, page)
     return path
+
+
+def _opening(study: Study, tables: Sequence[Table]) -> Mapping[str, object]:
+    """What the page opens with: the question, the answer, and of what it is."""
+    # The comparison holds the numbers of the answer.
+    compared = next((table for table in tables if table.name == "comparison"), Table("", ""))
+    plain, sentences = opening(study, compared)
+    return {
+        "question": question(study),
+        "plain": plain,
+        "answer": sentences,
+        "methods": _methods(study),
+        "about": about(study),
+    }
+
+
+def _sections_of_tables(tables: Sequence[Table]) -> Mapping[str, list[Table]]:
+    """The table that stands beside the findings, and those that are folded."""
+    made = [table.name for table in tables]
+    unfolded = next((name for name in UNFOLDED if name in made), None)
+    return {
+        "findings": [table for table in tables if table.name == unfolded],
+        "tables": [table for table in tables if table.name != unfolded],
+    }
+
+
+def _sections_of_pictures(
+    study: Study,
+    pictures: Mapping[str, Picture],
+    drawn: Mapping[str, bytes],
+    dataset: Dataset | None,
+) -> Mapping[str, object]:
+    """The figures that the page opens with, the others, and which images their points are."""
+    shown = {name: _shown(name, picture, drawn[name]) for name, picture in pictures.items()}
+    # Where points lie is known only now: the layout is settled when a figure is drawn.
+    figures = {name: picture.figure for name, picture in pictures.items()}
+    hover = hover_data(study, figures, dataset)
+    pointed = [name for name, panels in hover["panels"].items() if panels and name != "figure_6"]
+    return {
+        "leading": [shown[name] for name in LEADING if name in shown],
+        "pictures": [shown[name] for name in shown if name not in LEADING],
+        "pointed": [name.replace("_", " ").capitalize() for name in pointed],
+        "hover": hover,
+    }
 
 
 def _all_tables(
