@@ -53,13 +53,15 @@ def bar(
     terminal = sys.stderr.isatty()
     ours = {
         "mininterval": 0.2 if terminal else 20,
+        # Otherwise tqdm's own thread prints the line before once more, with its old rate.
+        "miniters": 1,
         "ncols": 100,
         "bar_format": "{desc}: {percentage:3.0f}%|{bar}| {rate_fmt}, {remaining} left{postfix}",
     }
     if not hosts.is_first():
         ours["disable"] = True
     # What the user sets in the environment, as TQDM_DISABLE=1, comes before a default.
-    for name in ("mininterval", "ncols", "bar_format"):
+    for name in ("mininterval", "miniters", "ncols", "bar_format"):
         if f"TQDM_{name.upper()}" in os.environ:
             del ours[name]
     return tqdm(
@@ -99,6 +101,7 @@ def training_bar(start: "Start") -> Iterator[Callable[[str, float], None]]:
             nonlocal told
             if not told:
                 _tell_start(start)
+                shown.unpause()  # what was compiled until now says nothing of the time left
                 told = True
             shown.set_postfix_str(f"{stage} {int(step)}/{steps[stage]}", refresh=False)
             shown.update(images_after(first_steps[stage] + step) - shown.n)

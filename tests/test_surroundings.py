@@ -12,6 +12,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from test_commands import ROOT, TINY, leaves
 
 import prunejax
 from experiments import places, process
+from experiments.display import bar, training_bar
 from prunejax.config import UserError
 from prunejax.data import cache
 from prunejax.data.dataset import ARRAYS
@@ -150,6 +152,38 @@ def test_a_character_that_cannot_be_shown_is_replaced(tmp_path):
     print("88 ± 1%, Δ GMP", file=undemanding(number, "ascii"), flush=True)
     os.close(number)
     assert (tmp_path / "out").read_text() == "88 \\xb1 1%, \\u0394 GMP\n"
+
+
+def test_the_time_left_is_that_of_steps_without_what_was_compiled_before(monkeypatch, capsys):
+    now = 0.0
+    monkeypatch.setattr("tqdm.std.time", lambda: now)
+    steps = 100
+    start = SimpleNamespace(
+        config=SimpleNamespace(experiment=SimpleNamespace(name="slow_to_compile")),
+        stage_steps={"sup": steps},
+        tasks={"sup": SimpleNamespace(steps=steps, epoch_steps=1)},
+        dataset=SimpleNamespace(train_labels=[0]),
+        trained_models=lambda stage: [(0, steps, 1)],
+        done=0,
+        resumed=False,
+        stands_at=None,
+    )
+    with training_bar(start) as on_step:
+        now += 1000
+        for step in range(1, steps + 1):
+            on_step("sup", step)
+            now += 1
+    lines = capsys.readouterr().err.splitlines()
+    # Off a terminal there is one every 20 seconds: after 20, 40, 60 and 80, and the last.
+    assert [line.split("sup ")[1] for line in lines] == [f"{n}/100" for n in (21, 41, 61, 81, 100)]
+    assert all("1.0" in line.split("|")[2].split(" images/s")[0] for line in lines)
+    assert "01:15 left" in lines[0]
+
+
+def test_only_progress_prints_a_line_of_progress():
+    # tqdm's thread prints again what stood there, unless it is told not to guess how often.
+    with bar("", 1) as shown:
+        assert not shown.dynamic_miniters
 
 
 def test_a_display_that_is_busy_is_not_waited_for(monkeypatch):
