@@ -11,6 +11,7 @@ from etils import epath
 from experiments import flags as cli
 from experiments.places import expanded, require_writable
 from prunejax.config import UserError
+from prunejax.config.counts import counted
 
 FLAGS = flags.FLAGS
 
@@ -34,7 +35,7 @@ def main() -> None:
     require_writable([workdir, *targets])
     for run, target in zip(runs, targets, strict=True):
         write_joined(run, target)
-        print(f"{target}: {run.config.models} seeds from {run.config.seed}")
+        print(f"{target}: {counted(run.config.models, 'seed')} from {run.config.seed}")
         for measure, seeds in run.lacking.items():
             why = f" ({run.failed[measure]})" if measure in run.failed else ""
             print(f"{target}: {measure} is not measured of seeds {', '.join(map(str, seeds))}{why}")

@@ -11,6 +11,7 @@ from absl import flags
 
 from experiments import flags as cli
 from prunejax.config import Config
+from prunejax.config.counts import counted
 from prunejax.config.levels import fraction
 
 if TYPE_CHECKING:
@@ -42,11 +43,11 @@ def print_plan(config: Config, dataset: "Dataset", dense_first: bool = False) ->
     config = resolve(config, dataset)
     members = members_of(config)
     levels = sorted(set(members.sparsities.tolist()))
-    axes = f"{config.models} seeds x sparsities {', '.join(fraction(level) for level in levels)}"
+    axes = f"{counted(config.models, 'seed')} x sparsities {', '.join(map(fraction, levels))}"
     pruning = config.experiment.pruning
     if pruning is not None and pruning.begins:
         axes += f" x begins {', '.join(str(begin) for begin in pruning.begins)}"
-    print(f"{config.experiment.name}: {len(members)} models = {axes}")
+    print(f"{config.experiment.name}: {counted(len(members), 'model')} = {axes}")
     tasks = make_tasks(config, dataset)
     first = next(iter(tasks.values()))
     stands_at = _stands_at(config, first, members, dataset, dense_first)
@@ -56,7 +57,8 @@ def print_plan(config: Config, dataset: "Dataset", dense_first: bool = False) ->
         total += _print_stage(task, members, dataset, model_steps(counts))
     if is_gradual(config.experiment):
         _print_saving(first, members, stands_at)
-    print(f"  about {total / 3600:.3g} hours on {FLAGS.devices or jax.device_count()} such devices")
+    devices = counted(FLAGS.devices or jax.device_count(), "such device")
+    print(f"  about {total / 3600:.3g} hours on {devices}")
     return total
 
 
@@ -82,7 +84,7 @@ def _print_saving(task: "Task", members: "Members", stands_at: np.ndarray) -> No
     alone = task.steps * len(members)
     needed = model_steps(models_trained(task, members, stands_at))
     forked = int(np.sum(stands_at > 0))
-    dense = f", {forked} models start from {task.config.experiment.dense}" if forked else ""
+    dense = f", {counted(forked, 'model')} from {task.config.experiment.dense}" if forked else ""
     print(
         f"  forks: {needed:,} of {alone:,} model steps of stage {task.stage} are trained, "
         f"{1 - needed / alone:.0%} saved{dense}"
@@ -116,11 +118,13 @@ def _print_stage(task: "Task", members: "Members", dataset: "Dataset", model_ste
         calls = math.ceil(len(members) / FLAGS.devices) * used / plan.models_per_program
     of_program = step_flops(task, dataset, program, plan)
     flops = of_program / plan.models_per_program * model_steps
+    rate = plan.models_per_program * batch_size / seconds
     print(
-        f"  {task.stage}: {task.steps} steps of batch {batch_size}; "
+        f"  {task.stage}: {counted(task.steps, 'step')} of batch {batch_size}; "
         f"{flops / 1e15:.4g} PFLOP in all; "
-        f"{len(plan.chunks)} program(s) a step of up to {plan.models_per_program} models, "
+        f"{counted(len(plan.chunks), 'program')} a step of up to "
+        f"{counted(plan.models_per_program, 'model')}, "
         f"{plan.bytes / 2**30:.2f} GiB; "
-        f"{plan.models_per_program * batch_size / seconds:,.0f} images/s on {used} devices here"
+        f"{rate:,.0f} images/s on {counted(used, 'device')} here"
     )
     return model_steps / len(members) * seconds * calls

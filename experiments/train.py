@@ -11,6 +11,7 @@ from experiments import flags as cli
 from experiments.plan import print_plan
 from experiments.registry import find_experiment
 from prunejax.config import Config, UserError
+from prunejax.config.counts import counted
 
 if TYPE_CHECKING:
     from prunejax.data import Dataset
@@ -85,7 +86,10 @@ def train(config: Config, dataset: "Dataset", until: int | None = None) -> None:
         )
     count, excluded = len(start.members), int(outcome.frozen.sum())
     note = f"; {excluded} of them excluded" if excluded else ""
-    print(f"{name}: trained {count} models for {outcome.step} steps{note}; checkpoint in {run_dir}")
+    print(
+        f"{name}: trained {counted(count, 'model')} for {counted(outcome.step, 'step')}{note}; "
+        f"checkpoint in {run_dir}"
+    )
     if stopped:
         raise cli.Stopped(f"{name}: finished; stopped after it")
 

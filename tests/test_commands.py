@@ -91,9 +91,9 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(tmp_path):
         "2 models = 2 seeds",
         "4 steps of batch 64",
         "PFLOP",
-        "program(s)",
+        " a step of up to ",
         "GiB",
-        "hours on 1 such devices",
+        "hours on 1 such device",
     )
     for words in expected:
         assert words in done.stdout

@@ -105,7 +105,7 @@ def test_quality_tables_say_of_how_many_models_they_are_if_of_fewer_than_there_a
     run = dataclasses.replace(run, measured=dict(run.measured) | measured)
     (table,) = quality_tables({"sup_gmp": run})
     assert table.rows[0][1].value == 2.5
-    assert table.note.startswith("Mean over 1 models a cell, then")
+    assert table.note.startswith("Mean over 1 model a cell, then")
 
 
 def test_every_method_has_a_quality_table_of_its_experiments(study, outsiders):

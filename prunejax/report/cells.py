@@ -98,5 +98,5 @@ def _measured_of_fewer(study: Study, columns: list[Column]) -> str:
     for column in columns:
         if not of_all_models(study, column.array):
             models = measured_models(study, column.array)
-            text += f" {column.header.split(' [')[0]}: over {models} models a cell."
+            text += f" {column.header.split(' [')[0]}: over {models}."
     return text

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from etils import epath
 
 from prunejax.config import Config, Data, UserError, differences
+from prunejax.config.counts import counted
 from prunejax.config.files import MAY_DIFFER
 from prunejax.data import Dataset
 from prunejax.measures import RunMeasures, load_measures
@@ -207,7 +208,7 @@ def _source(workdir: Path, study: dict[str, RunMeasures], config: Config) -> str
     for name in study:
         commits.update(map(_short, load_provenance(workdir / name)["commits"]))
     return (
-        f"n = {config.models} seeds a cell{fewer}, preset {config.preset}, "
+        f"n = {counted(config.models, 'seed')} a cell{fewer}, preset {config.preset}, "
         f"commit {', '.join(sorted(commits))}."
     )
 

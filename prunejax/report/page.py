@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jinja2
 from matplotlib.figure import Figure
 
+from prunejax.config.counts import counted
 from prunejax.config.errors import in_one_line
 from prunejax.data import Dataset
 from prunejax.report.all_tables import table_makers
@@ -194,7 +195,7 @@ def about(study: Study) -> str:
     trained = "all" if count is None else f"{count:,}"
     text = (
         f"{architecture} trained on {trained} training images of {config.data.name} and measured "
-        f"on {scope(study)}, {config.models} seeds a cell."
+        f"on {scope(study)}, {counted(config.models, 'seed')} a cell."
     )
     if not any(run.has("depth") for run in study.values()):
         return text
@@ -202,12 +203,12 @@ def about(study: Study) -> str:
     probed = measured_models(study, "depth")
     fitted = "all" if probes.depth_examples is None else f"{probes.depth_examples:,}"
     probe = f"{probes.neighbors}-NN probe"
-    counted = f"first layer from which all {probe}s give the {probes.depth_target}"
+    meaning = f"first layer from which all {probe}s give the {probes.depth_target}"
     if probes.depth_count == "last_wrong":
-        counted = f"last layer whose {probe} does not give the {probes.depth_target}, 1 if all do"
+        meaning = f"last layer whose {probe} does not give the {probes.depth_target}, 1 if all do"
     return (
-        f"{text} Prediction depth: the {counted}; the probes are fitted on {fitted} training "
-        f"images, over {probed} models a cell."
+        f"{text} Prediction depth: the {meaning}; the probes are fitted on {fitted} training "
+        f"images, over {probed}."
     )
 
 

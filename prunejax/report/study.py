@@ -11,6 +11,7 @@ import numpy as np
 
 from prunejax.config import Experiment, MeasureSettings
 from prunejax.config import levels as config_levels
+from prunejax.config.counts import counted
 from prunejax.measures import RunMeasures
 
 Study = Mapping[str, RunMeasures]
@@ -297,10 +298,11 @@ def scope(study: Study) -> str:
 
 
 def measured_models(study: Study, array: str) -> str:
-    """For how many models of a cell an array was measured: `5`, or `2 to 5` where cells differ."""
+    """For how many models an array was measured: `2 models a cell`; `1 to 2` where cells differ."""
     counts = [measured for measured, _ in _measured_of_each(study, array)] or [0]
     low, high = min(counts), max(counts)
-    return str(high) if low == high else f"{low} to {high}"
+    lowest = "" if low == high else f"{low} to "
+    return f"{lowest}{counted(high, 'model')} a cell"
 
 
 def of_all_models(study: Study, array: str) -> bool:

@@ -175,7 +175,7 @@ def _quality_table(study: Study, method: Shown, published: Published | None) -> 
     names = [name for name in shown_experiments(study) if method_of(study, name) == method]
     means = "Mean over models"
     if not of_all_models(study, "q"):
-        means = f"Mean over {measured_models(study, 'q')} models a cell"
+        means = f"Mean over {measured_models(study, 'q')}"
     table = Table(table_name, heading, note=f"{means}, then mean ± std over images.")
     return grid(table, study, names, columns, published)
 
@@ -209,7 +209,7 @@ def table_6(study: Study, published: Published | None = None) -> Table:
         return depth
 
     heading = (
-        f"Table 6. Prediction depth over {measured_models(study, 'depth')} models a cell of "
+        f"Table 6. Prediction depth over {measured_models(study, 'depth')} of "
         f"{scope(study)}, mean ± std over images"
     )
     note = "At sparsity 0: the dense models', of the images that are PIEs at any sparsity."

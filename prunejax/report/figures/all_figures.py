@@ -142,7 +142,7 @@ def _overview(study: Study) -> Picture:
 def _quality(study: Study) -> Picture:
     means = "mean over models"
     if not of_all_models(study, "q"):
-        means = f"mean over {measured_models(study, 'q')} models a cell"
+        means = f"mean over {measured_models(study, 'q')}"
     return Picture(
         figure_2(study),
         f"Figure 2. Q-Score of each test image, {means}: dense and {_near(study)} pruned; r is "
