@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunejax.config import Config, UserError
+from prunejax.config.counts import counted
 from prunejax.config.levels import fraction
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def _tell_start(start: "Start") -> None:
         forked = start.stands_at[start.stands_at > 0]
         steps = ", ".join(str(step) for step in np.unique(forked))
         print(
-            f"{name}: {len(forked)} of {len(start.members)} models start from "
+            f"{name}: {len(forked)} of {counted(len(start.members), 'model')} start from "
             f"{start.config.experiment.dense}, after step {steps}"
         )
 

@@ -18,6 +18,7 @@ from experiments.beside import Beside, beside
 from experiments.display import bar
 from experiments.places import require_writable
 from prunejax.config import Config, Data, UserError, load_config, override, validate
+from prunejax.config.counts import counted
 from prunejax.config.errors import in_one_line
 from prunejax.config.levels import percent
 
@@ -110,7 +111,7 @@ def _summary(
     cell, trained = run.at(level), run.trained(level)
     levels = [other for measures in study.values() for other in measures.levels]
     shown = percent(level, levels)
-    line = f"{name:16} {shown:>5}% pruned{begun}: {len(cell.seeds)} of {trained} models"
+    line = f"{name:16} {shown:>5}% pruned{begun}: {len(cell.seeds)} of {counted(trained, 'model')}"
     if not len(cell.seeds):
         return line
     accuracy = 100 * cell.accuracy

@@ -301,6 +301,24 @@ def test_curves_name_the_stages_and_draw_each_sparsity(study, outsiders):
     assert [text for text in found if text != "no curve"] == ["Aux", "cool down"]
 
 
+def test_the_headings_of_stages_stay_in_their_panel(study):
+    """Also of a stage that is only the last hundredth."""
+    lines = [
+        {"stage": stage, "step": step, "loss": np.full(6, 1.0)}
+        for stage, steps in (("scl", (1, 990)), ("head", (991, 1000)))
+        for step in steps
+    ]
+    figure = training_curves(study, {"scl_gmp": lines, "sup_gmp": []})
+    figure.draw_without_rendering()
+    axis = next(axis for axis in figure.axes if axis.get_title() == "SCL / GMP")
+    assert [text.get_text() for text in axis.texts] == ["SCL", "linear head"]
+    panel = axis.get_window_extent()
+    for text in axis.texts:
+        assert panel.x0 <= text.get_window_extent().x0 < text.get_window_extent().x1 <= panel.x1
+    # A curve without a line is none.
+    assert said(figure).count("no curve") == len(study) - 1
+
+
 def test_losses_that_are_negative_or_nan_have_curves(study):
     lines = [
         {"stage": "scl", "step": step, "loss": np.array([np.nan, *[float(-step)] * 5])}

@@ -125,6 +125,21 @@ def test_each_row_is_of_the_models_of_its_begin(study):
             assert row[more].text == "-"
 
 
+def test_the_sweep_of_one_method_has_no_column_of_a_comparison(study):
+    whole = when_table(study)
+    alone = when_table({name: study[name] for name in ("sup_dense", "late")})
+    assert [*set(whole.header) - set(alone.header)] == ["SCL − Sup: lost [points]"]
+    place = whole.header.index("SCL − Sup: lost [points]")
+    of_late = [row for row in whole.rows if row[0].text.startswith("Sup")]
+    assert [[cell.text for cell in row] for row in alone.rows] == [
+        [cell.text for cell in row[:place] + row[place + 1 :]] for row in of_late
+    ]
+
+    study["late"].excluded[:] = True
+    alone = when_table({name: study[name] for name in ("sup_dense", "late")})
+    assert all(len(row) == len(alone.header) for row in alone.rows)
+
+
 def test_the_trend_has_a_row_for_each_sweep(study):
     table = trend_table(study)
     told = [[cell.text for cell in row] for row in table.rows]

@@ -199,7 +199,7 @@ def why_not(study: Study, name: str, sparsity: float) -> str:
     run = study.get(holder_of(study, name, sparsity) or "")
     if run is None or sparsity not in run.levels:
         return "not run"
-    return f"0 of {run.trained(sparsity)} models"
+    return f"0 of {counted(run.trained(sparsity), 'model')}"
 
 
 class DenseAndPruned(NamedTuple):

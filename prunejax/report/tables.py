@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from prunejax.config.counts import counted
 from prunejax.measures import RunMeasures
 from prunejax.report.noise import FLOOR, NO_FLOOR, floors_of
 from prunejax.report.published import Published, number
@@ -86,7 +87,7 @@ def _grid_cell(study: Study, name: str, sparsity: float, make: Make) -> Cell:
     cell = make(name, sparsity, models)
     wanted = trained(study, name, sparsity)
     if len(models.seeds) < wanted:
-        cell = _also_beside(cell, f"{len(models.seeds)} of {wanted} models")
+        cell = _also_beside(cell, f"{len(models.seeds)} of {counted(wanted, 'model')}")
     return cell
 
 

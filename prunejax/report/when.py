@@ -132,15 +132,18 @@ def when_table(study: Study) -> Table:
     floors = noise_floors(study)
     known = points(study)
     found_by_place = {point[:3]: point.models for point in known}
+    differences = [_difference(study, resamples, found_by_place, point) for point in known]
+    # One method's sweep is compared with none, and has no column for it.
+    compared = any(difference is not NOTHING for difference in differences)
     rows = []
-    for point in known:
+    for point, difference in zip(known, differences, strict=True):
         start = [
             Cell(title(study, point.sweep)),
             sparsity_cell(study, point.sparsity),
             Cell(f"{100 * point.begin:.3g}", point.begin),
         ]
         if isinstance(point.models, str):
-            rows.append([*start, Cell(point.models), *[NOTHING] * 6])
+            rows.append([*start, Cell(point.models), *[NOTHING] * (5 + compared)])
             continue
         floor = floors[point.sweep]
         found = quantities(resamples, point.models, floor.value)
@@ -150,7 +153,7 @@ def when_table(study: Study) -> Table:
                 *start,
                 Cell(str(count), count),
                 found["accuracy"].value,
-                _difference(study, resamples, found_by_place, point),
+                *[difference] * compared,
                 found["pies"].value,
                 floor,
                 found["q"].value,
@@ -160,8 +163,8 @@ def when_table(study: Study) -> Table:
     methods = compared_methods(study)
     between = f"{methods[0]} − {methods[1]}: lost" if methods else "Lost more than its comparison"
     header = ["Models", "Sparsity [%]", "Begin [% of the stage]", "n", "Accuracy lost [points]"]
-    header += [f"{between} [points]", "PIEs", "Noise floor [range]", "Q-Score"]
-    header += ["Depth of PIEs [layers]"]
+    header += [f"{between} [points]"] * compared
+    header += ["PIEs", "Noise floor [range]", "Q-Score", "Depth of PIEs [layers]"]
     heading = f"When to prune: by the begin of pruning, over {scope(study)}"
     return Table("when", heading, header, rows, f"95% {INTERVALS}. {FLOOR} Shown: mean and range.")
 

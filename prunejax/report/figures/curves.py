@@ -39,7 +39,7 @@ def training_curves(study: Study, curves: Curves) -> Figure:
             for axis in axes_of_row[len(row) :]:
                 axis.set_visible(False)
             for axis, name in zip(axes_of_row, row, strict=False):
-                if name in curves:
+                if curves.get(name):
                     _panel(axis, study, name, curves[name])
                 else:
                     say_missing(axis, title(study, name), WIDTH, "no curve")
@@ -48,6 +48,7 @@ def training_curves(study: Study, curves: Curves) -> Figure:
 
 
 def _panel(axis: Axes, study: Study, name: str, lines: Sequence[Mapping]) -> None:
+    last_step = lines[-1]["step"]
     stages = itertools.groupby(lines, key=lambda line: line["stage"])
     for number, (stage, of_stage) in enumerate(stages):
         of_stage = list(of_stage)
@@ -56,9 +57,12 @@ def _panel(axis: Axes, study: Study, name: str, lines: Sequence[Mapping]) -> Non
         heading = stage_title(stage)
         if number == 0 and stage not in STAGE_TITLES:
             heading = method_of(study, name).label
+        # A short stage at the end has its heading to the left, where there is room for it.
         first_step = of_stage[0]["step"]
+        at_end = first_step > 0.7 * last_step
+        place = {"x": last_step, "ha": "right"} if at_end else {"x": first_step, "ha": "left"}
         above = axis.get_xaxis_transform()
-        text = axis.text(first_step, 1, heading, fontsize=8, va="top", transform=above)
+        text = axis.text(y=1, s=heading, fontsize=8, va="top", transform=above, **place)
         # Where no loss is finite the steps lie outside the panel, and the text must not count.
         text.set_in_layout(False)
 
