@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import re
 import shutil
 
 import numpy as np
@@ -97,6 +98,16 @@ def test_the_page_of_the_papers_study_asks_and_answers_its_question(report):
     assert "GMP at 90%: " in page
     assert "n = 3 seeds a cell, preset digits, commit 0123456789." in page
     assert "<script>alert" not in page
+
+
+def test_the_contents_name_everything_in_the_order_of_the_page(report):
+    page = (report / "report.html").read_text()
+    contents = re.search("<nav.*?</nav>", page, re.DOTALL).group()
+    linked = re.findall('href="#(\\w+)"', contents)
+    assert set(linked) == {"found", *TABLES, *PICTURES}
+    places = [page.index(f'id="{name}"') for name in linked]
+    assert places == sorted(places)
+    assert "PIEs and noise" in contents
 
 
 def test_the_page_in_a_browser_has_everything_sorts_shows_images_and_asks_for_nothing(report):

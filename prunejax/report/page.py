@@ -74,6 +74,7 @@ def write(
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("prunejax.report", ""), autoescape=True
     )
+    environment.filters["in_words"] = in_words
     page = environment.get_template("report.html.j2").render(
         **_opening(study, tables),
         **_sections_of_tables(tables),
@@ -131,7 +132,7 @@ def _sections_of_pictures(
     return {
         "leading": [shown[name] for name in LEADING if name in shown],
         "pictures": [shown[name] for name in shown if name not in LEADING],
-        "pointed": [name.replace("_", " ").capitalize() for name in pointed],
+        "pointed": [in_words(name) for name in pointed],
         "hover": hover,
     }
 
@@ -175,8 +176,12 @@ def _draw_all(
 
 
 def _not_made(name: str, error: Exception) -> str:
-    title = name.replace("_", " ").capitalize()
-    return f"Not shown: {title}, which could not be made ({in_one_line(error)})"
+    return f"Not shown: {in_words(name)}, which could not be made ({in_one_line(error)})"
+
+
+def in_words(name: str) -> str:
+    """What a link calls a table or a figure, by the name of its file."""
+    return name.replace("_", " ").capitalize().replace("Pies", "PIEs")
 
 
 def write_table(directory: Path, table: Table) -> None:
