@@ -1,6 +1,7 @@
 """Figures by their panels: of any number of methods, experiments and classes."""
 
 import dataclasses
+import itertools
 import json
 import string
 
@@ -53,7 +54,12 @@ def titles(figure):
 
 
 def said(figure):
-    return [text.get_text() for axis in figure.axes for text in axis.texts]
+    axes = [part for axis in figure.axes for part in (axis, *axis.child_axes)]
+    return [text.get_text() for axis in axes for text in axis.texts]
+
+
+def panel(figure, title):
+    return next(axis for axis in figure.axes if axis.get_title() == title)
 
 
 def make_many(count):
@@ -291,18 +297,19 @@ def test_curves_name_the_stages_and_draw_each_sparsity(study, outsiders):
         "linear head",
         "fine-tuning",
     ]
-    axis = next(axis for axis in figure.axes if axis.get_title() == "SCL / GMP")
-    assert len(axis.lines) == 4  # two sparsities in two stages
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == [
+    parts = panel(figure, "SCL / GMP").child_axes
+    assert [len(part.lines) for part in parts] == [2, 2]  # two sparsities in two stages
+    assert [text.get_text() for text in parts[0].get_legend().get_texts()] == [
         "50% pruned",
         "90% pruned",
     ]
+    assert parts[1].get_legend() is None
     found = said(training_curves(outsiders, {"oboe": list(lines(["warm", "cool_down"]))}))
     assert [text for text in found if text != "no curve"] == ["Aux", "cool down"]
 
 
-def test_the_headings_of_stages_stay_in_their_panel(study):
-    """Also of a stage that is only the last hundredth."""
+def test_each_stage_has_axes_of_its_own_beside_the_others(study):
+    """Also one that is only the last hundredth."""
     lines = [
         {"stage": stage, "step": step, "loss": np.full(6, 1.0)}
         for stage, steps in (("scl", (1, 990)), ("head", (991, 1000)))
@@ -310,13 +317,37 @@ def test_the_headings_of_stages_stay_in_their_panel(study):
     ]
     figure = training_curves(study, {"scl_gmp": lines, "sup_gmp": []})
     figure.draw_without_rendering()
-    axis = next(axis for axis in figure.axes if axis.get_title() == "SCL / GMP")
-    assert [text.get_text() for text in axis.texts] == ["SCL", "linear head"]
-    panel = axis.get_window_extent()
-    for text in axis.texts:
-        assert panel.x0 <= text.get_window_extent().x0 < text.get_window_extent().x1 <= panel.x1
+    whole = panel(figure, "SCL / GMP")
+    first, second = whole.child_axes
+    assert whole.bbox.x0 <= first.bbox.x0 < first.bbox.x1 < second.bbox.x0
+    assert second.bbox.x1 == pytest.approx(whole.bbox.x1)
+    assert first.bbox.width > 2 * second.bbox.width > first.bbox.width / 3
+    for axis, heading in ((first, "SCL"), (second, "linear head")):
+        (text,) = axis.texts
+        assert text.get_text() == heading
+        assert axis.bbox.x0 <= text.get_window_extent().x0
+        assert text.get_window_extent().x1 <= axis.bbox.x1
+        numbers = [label.get_window_extent() for label in axis.get_xticklabels()]
+        assert all(left.x1 < right.x0 for left, right in itertools.pairwise(numbers))
     # A curve without a line is none.
     assert said(figure).count("no curve") == len(study) - 1
+
+
+def test_the_short_last_line_of_an_epoch_is_part_of_the_one_before(study):
+    """The mean of both by their steps; short ones of which there are no longer ones stay."""
+    by_step = {50: 4.0, 63: 0.5, 100: 3.0, 150: 2.0, 200: 2.0, 213: 1.0}
+    lines = [
+        {"stage": "scl", "step": step, "loss": np.full(6, loss)} for step, loss in by_step.items()
+    ]
+    axis = panel(training_curves(study, {"scl_gmp": lines}), "SCL / GMP")
+    steps, losses = axis.lines[0].get_data()
+    assert list(steps) == [63, 100, 150, 213]
+    expected = [(50 * 4 + 13 * 0.5) / 63, 3, 2, (50 * 2 + 13) / 63]
+    np.testing.assert_allclose(losses, expected)
+
+    even = [{"stage": "scl", "step": step, "loss": np.full(6, 1.0)} for step in (5, 10, 15)]
+    axis = panel(training_curves(study, {"scl_gmp": even}), "SCL / GMP")
+    assert list(axis.lines[0].get_xdata()) == [5, 10, 15]
 
 
 def test_losses_that_are_negative_or_nan_have_curves(study):
@@ -327,7 +358,7 @@ def test_losses_that_are_negative_or_nan_have_curves(study):
     nothing = [{"stage": "sup", "step": step, "loss": np.full(3, np.nan)} for step in (1, 2)]
     figure = training_curves(study, {"scl_gmp": lines, "sup_dense": nothing})
     figure.draw_without_rendering()
-    axis = next(axis for axis in figure.axes if axis.get_title() == "SCL / GMP")
+    axis = panel(figure, "SCL / GMP")
     assert axis.get_yscale() == "linear"
 
 
@@ -336,7 +367,7 @@ def test_excluded_models_have_no_curve(study):
     lines = [{"stage": "scl", "step": step, "loss": losses} for step in (1, 2)]
     lossy = study | {"scl_gmp": changed(study["scl_gmp"], excluded=losses == 100)}
     figure = training_curves(lossy, {"scl_gmp": lines})
-    axis = next(axis for axis in figure.axes if axis.get_title() == "SCL / GMP")
+    axis = panel(figure, "SCL / GMP")
     assert [line.get_ydata()[0] for line in axis.lines] == [1, 3]
 
 

@@ -8,7 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from prunejax.report.figures.style import blocks, in_style, say_missing, set_title, subplots
 from prunejax.report.study import (
@@ -25,6 +25,10 @@ Curves = Mapping[str, Sequence[Mapping]]
 """The lines of `metrics.jsonl` by the name of the experiment."""
 WIDTH = 3.1
 """Of a panel, in inches."""
+SHORTEST = 0.8
+"""The least part of a panel that a stage is given, of what it had if all were as long."""
+GAP = 0.16
+"""Between the stages of a panel, for the labels of the axis: a part of its width."""
 
 
 def training_curves(study: Study, curves: Curves) -> Figure:
@@ -38,46 +42,67 @@ def training_curves(study: Study, curves: Curves) -> Figure:
         for axes_of_row, row in zip(axes, rows, strict=True):
             for axis in axes_of_row[len(row) :]:
                 axis.set_visible(False)
-            for axis, name in zip(axes_of_row, row, strict=False):
+            for column, (axis, name) in enumerate(zip(axes_of_row, row, strict=False)):
                 if curves.get(name):
-                    _panel(axis, study, name, curves[name])
+                    _panel(axis, study, name, curves[name], leftmost=column == 0)
                 else:
                     say_missing(axis, title(study, name), WIDTH, "no curve")
-            axes_of_row[0].set_ylabel("training loss [nats]")
         return figure
 
 
-def _panel(axis: Axes, study: Study, name: str, lines: Sequence[Mapping]) -> None:
-    last_step = lines[-1]["step"]
-    stages = itertools.groupby(lines, key=lambda line: line["stage"])
-    for number, (stage, of_stage) in enumerate(stages):
-        of_stage = list(of_stage)
-        _draw_stage(axis, study, name, of_stage, labelled=number == 0)
+def _panel(
+    axis: Axes, study: Study, name: str, lines: Sequence[Mapping[str, Any]], leftmost: bool
+) -> None:
+    """The curves of a run; each stage has axes of its own, for its loss is another."""
+    set_title(axis, title(study, name), WIDTH)
+    stages = [list(group) for _, group in itertools.groupby(lines, lambda line: line["stage"])]
+    parts = _side_by_side(axis, [stage[-1]["step"] - stage[0]["step"] for stage in stages])
+    for number, (part, of_stage) in enumerate(zip(parts, stages, strict=True)):
+        _draw_stage(part, study, name, of_stage, labelled=number == 0)
         # A method's first stage is what the method is about; fine-tuning has its own title.
+        stage = of_stage[0]["stage"]
         heading = stage_title(stage)
         if number == 0 and stage not in STAGE_TITLES:
             heading = method_of(study, name).label
-        # A short stage at the end has its heading to the left, where there is room for it.
-        first_step = of_stage[0]["step"]
-        at_end = first_step > 0.7 * last_step
-        place = {"x": last_step, "ha": "right"} if at_end else {"x": first_step, "ha": "left"}
-        above = axis.get_xaxis_transform()
-        text = axis.text(y=1, s=heading, fontsize=8, va="top", transform=above, **place)
-        # Where no loss is finite the steps lie outside the panel, and the text must not count.
+        text = part.text(0.03, 1, heading, fontsize=8, va="top", transform=part.transAxes)
+        # However long a stage's name is, its axes stay as wide as they are.
         text.set_in_layout(False)
+        _scale(part)
+        part.set_xlabel("step")
+    if leftmost:
+        parts[0].set_ylabel("training loss [nats]")
+    if parts[0].get_legend_handles_labels()[0]:
+        parts[0].legend(fontsize=8)
 
-    axis.margins(y=0.15)
-    set_title(axis, title(study, name), WIDTH)
-    axis.set_xlabel("step")
-    # A loss that falls by more than ten times is shown on a logarithmic scale, if it has one.
+
+def _side_by_side(axis: Axes, lengths: Sequence[int]) -> Sequence[Axes]:
+    """Axes in a panel, as wide as their stages are long; short ones wide enough to be read."""
+    if len(lengths) == 1:
+        return [axis]
+    axis.set_axis_off()
+    shares = np.array(lengths) / max(sum(lengths), 1)
+    shares = np.maximum(shares, SHORTEST / len(shares))
+    widths = shares / shares.sum() * (1 - GAP * (len(shares) - 1))
+    starts = np.cumsum(widths + GAP) - (widths + GAP)
+    parts = []
+    for start, width in zip(starts, widths, strict=True):
+        part = axis.inset_axes((start, 0, width, 1))
+        between = max(1, round(6 * width))
+        locator = MaxNLocator(between, steps=(1, 2, 5, 10), integer=True, min_n_ticks=1)
+        part.xaxis.set_major_locator(locator)
+        parts.append(part)
+    return parts
+
+
+def _scale(axis: Axes) -> None:
+    """Leaves room for the heading; a loss that falls by more than ten times is logarithmic."""
+    axis.margins(y=0.2)
     low, high = axis.dataLim.y0, axis.dataLim.y1
     if 0 < 10 * low < high < np.inf:
         axis.set_yscale("log")
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter(NullFormatter())
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize=8)
 
 
 def _draw_stage(
@@ -86,8 +111,7 @@ def _draw_stage(
     """A line and a range for each sparsity."""
     run = study[name]
     present = levels(study)
-    steps = [line["step"] for line in lines]
-    losses = np.array([line["loss"] for line in lines])
+    steps, losses = _of_like_spans(lines)
     for level in run.levels:
         # Excluded models were frozen: their losses end somewhere on the way.
         chosen = losses[:, (run.sparsities == np.float32(level)) & ~run.excluded]
@@ -100,3 +124,27 @@ def _draw_stage(
         axis.plot(steps, chosen.mean(1), color=colour, label=label)
         low, high = chosen.min(1), chosen.max(1)
         axis.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def _of_like_spans(lines: Sequence[Mapping[str, Any]]) -> tuple[list[int], np.ndarray]:
+    """The steps and the losses `[steps, models]` of a stage, without the short last of an epoch.
+
+    A line's loss is the mean over the steps since the line before. At the end of an epoch these
+    are few, and the last batch is smaller, of which a contrastive loss is lower: the line becomes
+    part of the one before.
+    """
+    spans = np.diff([line["step"] for line in lines])
+    longest = spans.max(initial=1)
+    steps, losses, widths = [], [], []
+    # Where the first line's steps begin is not told.
+    for line, span in zip(lines, [longest, *spans], strict=True):
+        loss = line["loss"]
+        if steps and span < longest / 2:
+            steps.pop()
+            before = widths.pop()
+            loss = (before * losses.pop() + span * loss) / (before + span)
+            span += before
+        steps.append(line["step"])
+        losses.append(loss)
+        widths.append(span)
+    return steps, np.array(losses)
