@@ -8,24 +8,25 @@ usage() {
   cat <<'EOF'
 ./launch.sh COMMAND [FLAGS]
 
-  demo              the whole study on the embedded digits: trains, measures, reports (5 to 10 minutes on two cores)
+  demo              the paper's study, and when to prune, on scikit-learn's digits (5 to 10 minutes on two cores)
   test              the test suite; arguments go to pytest: -m quick takes a part of under two minutes
   check             what CI runs: formatting, lint, types, tests
-  study  FLAGS      all experiments of a study, measures and report: --preset=digits --study=criteria;
-                    see: ./launch.sh study --help
-  report FLAGS      measures and report of what is trained: --workdir=runs/digits
-  train | evaluate | prepare  FLAGS
-                    one step of it; each answers --help
-  join   FLAGS      one study of measured ones of other seeds: --workdir=runs/all --parts=runs/a,runs/b
-  slurm  FLAGS      the study as Slurm jobs: --nodes=2 --gpus=4; --print only shows them; see: ./launch.sh slurm --help
+  study  FLAGS      trains, measures and reports all experiments of a study: --preset=digits --study=criteria
+  train  FLAGS      trains one experiment: --preset=digits --experiment=scl_gmp
+  evaluate FLAGS    measures the finished runs of a work directory: --workdir=runs/digits
+  report FLAGS      measures what is not measured yet, then writes the report: --workdir=runs/digits
+  join   FLAGS      merges measured runs of different seeds: --workdir=runs/all --parts=runs/a,runs/b
+  prepare FLAGS     downloads a TFDS data set and prepares it: --dataset=cifar10 --data_dir=data
+  slurm  FLAGS      the study as Slurm jobs: --nodes=2 --gpus=4; --print only shows them
   hosts  A,B,... COMMAND FLAGS
                     study, train or evaluate on several hosts without a scheduler: a process on each, over ssh
                     ("localhost" needs none); this directory and --workdir must be the same on all
-  bench FLAGS       compares with other ways to compute the same: --suite=population; see: ./launch.sh bench --help
+  bench  FLAGS      times the training step against plain JAX and PyTorch: --suite=population
   setup             only installs
-  clean             empties the cache of decoded data sets and compiled programs; prints what that freed
+  clean             empties the cache (decoded data sets, compiled programs) and prints how much was freed
 
-PYTHON names the interpreter (3.11 to 3.13); with a GPU in sight the CUDA build of JAX is installed.
+Each command that takes FLAGS answers --help: ./launch.sh study --help
+PYTHON names the interpreter (3.11 to 3.13). If an NVIDIA GPU is found, JAX is installed with CUDA.
 EOF
 }
 

@@ -29,29 +29,34 @@ FLAGS = flags.FLAGS
 _TEXT, _TEXTS = flags.DEFINE_string, flags.DEFINE_multi_string
 _INTEGER, _SWITCH = flags.DEFINE_integer, flags.DEFINE_bool
 _DEFINITIONS: dict[str, tuple] = {
-    "experiment": (_TEXT, None, "Which population, by its name in the study."),
+    "experiment": (_TEXT, None, "One experiment of the study, by its name: scl_gmp."),
     "study": (
         _TEXT,
         "paper",
-        f"The experiments: {', '.join(BUILT_IN)}, or one's own, MODULE:FUNCTION; several may be "
-        "joined: paper,when.",
+        f"Which experiments: {', '.join(BUILT_IN)}, or your own, MODULE:FUNCTION. Commas join "
+        "several: paper,when.",
     ),
     "preset": (flags.DEFINE_enum, None, list(PRESETS), "The settings to start from."),
-    "workdir": (_TEXT, None, "Where runs are, a directory each. With --preset: runs/PRESET."),
+    "workdir": (
+        _TEXT,
+        None,
+        "Directory of the runs, each in its own. Default with --preset: runs/PRESET.",
+    ),
     "parts": (flags.DEFINE_list, None, "Work directories whose runs are joined: runs/a,runs/b."),
-    "data_dir": (_TEXT, None, "Where TFDS data sets are prepared. Default: TFDS' own."),
-    "models": (_INTEGER, None, "Seeds per sparsity. Default: the preset's."),
+    "data_dir": (_TEXT, None, "Directory of prepared TFDS data sets. Default: TFDS's own."),
+    "models": (_INTEGER, None, "How many seeds. Default: the preset's."),
     "sparsities": (
         flags.DEFINE_list,
         None,
-        "Fractions of weights to prune: 0.3,0.5,0.7,0.9.",
+        "Fractions of weights to prune, for instance 0.5,0.9. Default: the preset's.",
     ),
     "begins": (
         flags.DEFINE_list,
         None,
-        "When pruning begins, in experiments that ask so: 0,0.25,0.5 of the first stage, or steps.",
+        "When pruning begins, in experiments with several begins (--study=when): fractions of the "
+        "first stage, with a point (0.25), or steps (100).",
     ),
-    "seed": (_INTEGER, None, "Seed of the first member; the others count up. Default: 0."),
+    "seed": (_INTEGER, None, "The first seed; the others count up from it. Default: 0."),
     "set": (
         _TEXTS,
         [],
@@ -76,12 +81,12 @@ _DEFINITIONS: dict[str, tuple] = {
     "distributed": (
         _SWITCH,
         False,
-        "One of several processes, which Slurm or the TPU's metadata name.",
+        "This is one of several processes; Slurm or the TPU pod says which.",
     ),
     "coordinator_address": (
         _TEXT,
         None,
-        "The same by hand: HOST:PORT of the first process; give the next two too.",
+        "Without either: HOST:PORT of the first process. Needs the next two flags, too.",
     ),
     "num_processes": (
         _INTEGER,
@@ -89,14 +94,14 @@ _DEFINITIONS: dict[str, tuple] = {
         "How many processes there are, each with a host's devices.",
         1,
     ),
-    "process_id": (_INTEGER, None, "Which of them this is, from 0.", 0),
-    "tensorboard": (_SWITCH, False, "Also write the curves for TensorBoard."),
+    "process_id": (_INTEGER, None, "Number of this process, from 0.", 0),
+    "tensorboard": (_SWITCH, False, "Also write logs for TensorBoard."),
     "nodes": (_INTEGER, 1, "Nodes of each job.", 1),
     "gpus": (_INTEGER, 0, "GPUs of each node.", 0),
-    "tasks": (_INTEGER, None, "Processes of each node. Default: one a GPU.", 1),
+    "tasks": (_INTEGER, None, "Processes of each node. Default: one for each GPU.", 1),
     "cpus": (_INTEGER, None, "Cores of each process. Default: Slurm's.", 1),
     "time": (_TEXT, None, "Time limit of each job, as Slurm has it. Default: Slurm's."),
-    "grace_s": (_INTEGER, 300, "Seconds that saving may take at the limit.", 1),
+    "grace_s": (_INTEGER, 300, "Seconds before its time limit at which a job starts to save.", 1),
     "partition": (_TEXT, None, "Slurm's partition. Default: Slurm's."),
     "account": (_TEXT, None, "Slurm's account. Default: Slurm's."),
     "print": (
