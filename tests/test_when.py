@@ -162,7 +162,7 @@ def test_the_sentence_says_which_way_the_trend_goes(study):
         sentences[1],
     )
     assert plain == (
-        "Of the begins that were tried, Sup loses least (15.0 points) if pruning begins at 0%, and "
+        "Of the starting points tried, Sup loses least (15.0 points) if pruning begins at 0%, and "
         "SCL loses least (15.0 points) if pruning begins at 50% of the first training stage."
     )
 

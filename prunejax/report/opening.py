@@ -70,4 +70,4 @@ def _best_begin(study: Study, found: list[Trend]) -> str:
             told.append(f"{label} loses least ({lost}) if pruning begins at {begin}")
     if not told:
         return ""
-    return f"Of the begins that were tried, {', and '.join(told)} of the first training stage."
+    return f"Of the starting points tried, {', and '.join(told)} of the first training stage."
