@@ -7,8 +7,8 @@ again, it measures what is missing or outdated.
 import contextlib
 import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from absl import flags
@@ -58,34 +58,8 @@ def evaluate(runs: "Sequence[Path]", measuring: Beside) -> None:
         runs: their directories.
         measuring: shares them with a second process, which may have been at it before.
     """
-    load = functools.cache(cli.load_data)
-    plans, found, skipped = {}, {}, {}
-    # What can be refused is, before anything is measured.
-    for run_dir in runs:
-        try:
-            plans[run_dir] = _plan(run_dir)
-        except (UserError, OSError) as error:
-            skipped[run_dir.name] = error
-
-    def measure(run_dir: "Path") -> None:
-        try:
-            found[run_dir.name] = _measure(run_dir, load)
-        except (UserError, OSError) as error:
-            skipped[run_dir.name] = error
-
-    # The first is measured here at once: a single one needs no second process.
-    waiting = [run_dir for run_dir in plans if plans[run_dir][1] and not measuring.has(run_dir)]
-    for run_dir in waiting[1:]:
-        measuring.add(run_dir)
-    for run_dir in waiting[:1]:
-        measure(run_dir)
-    while (run_dir := measuring.take()) is not None:
-        measure(run_dir)
-    measuring.wait()
-    # What the second process has measured is read, and what it could not is measured here.
-    for run_dir in plans:
-        if run_dir.name not in found | skipped:
-            measure(run_dir)
+    plans, skipped = _plans(runs)
+    found = _measured(plans, skipped, measuring)
     study = {run_dir.name: found[run_dir.name] for run_dir in runs if run_dir.name in found}
     if not study:
         raise next(iter(skipped.values()))
@@ -102,6 +76,51 @@ def evaluate(runs: "Sequence[Path]", measuring: Beside) -> None:
     for name, measures in study.items():
         for measure, why in measures.failures.items():
             print(f"{name} has no {measure}: {why}", file=sys.stderr)
+
+
+def _plans(runs: "Sequence[Path]") -> "tuple[dict[Path, Plan], dict[str, Exception]]":
+    """What is to be measured of each run; and by name, why one cannot be: before any is."""
+    plans, skipped = {}, {}
+    for run_dir in runs:
+        try:
+            plans[run_dir] = _plan(run_dir)
+        except (UserError, OSError) as error:
+            skipped[run_dir.name] = error
+            continue
+        if plans[run_dir].left:
+            left = ", ".join(plans[run_dir].left)
+            print(f"{run_dir.name}: no models are here to measure; as before: {left}")
+    return plans, skipped
+
+
+def _measured(
+    plans: "Mapping[Path, Plan]", skipped: dict[str, Exception], measuring: Beside
+) -> "dict[str, RunMeasures]":
+    """All measures of each run by its name; one that cannot be measured is added to `skipped`."""
+    load = functools.cache(cli.load_data)
+    found = {}
+
+    def measure(run_dir: "Path") -> None:
+        try:
+            found[run_dir.name] = _measure(run_dir, load)
+        except (UserError, OSError) as error:
+            skipped[run_dir.name] = error
+
+    # The first is measured here at once: a single one needs no second process.
+    waiting = [run_dir for run_dir, plan in plans.items() if plan.pending]
+    waiting = [run_dir for run_dir in waiting if not measuring.has(run_dir)]
+    for run_dir in waiting[1:]:
+        measuring.add(run_dir)
+    for run_dir in waiting[:1]:
+        measure(run_dir)
+    while (run_dir := measuring.take()) is not None:
+        measure(run_dir)
+    measuring.wait()
+    # What the second process has measured is read, and what it could not is measured here.
+    for run_dir in plans:
+        if run_dir.name not in found | skipped:
+            measure(run_dir)
+    return found
 
 
 def _summary(
@@ -124,36 +143,44 @@ def _summary(
     return f"{line}, {per_class.sum()} PIEs, per class {per_class.tolist()}"
 
 
-def _plan(run_dir: "Path") -> tuple[Config, list[str]]:
-    """The settings of a run with those wanted now, and the measures that are missing or outdated.
+class Plan(NamedTuple):
+    """What is to be measured of a run."""
+
+    config: Config
+    """Its settings, with those wanted now."""
+    pending: list[str]
+    """The measures that are missing or outdated, if there are models to measure."""
+    left: list[str]
+    """Those of a run that was joined, or has lost its models."""
+
+
+def _plan(run_dir: "Path") -> Plan:
+    """What is to be measured of a run.
 
     Raises:
-        UserError: also if there are such measures, and no place to write them.
+        UserError: also if there is something, and no place to write it.
     """
     from prunejax.measures.evaluation import outdated
+    from prunejax.measures.store import REQUIRED
     from prunejax.training import hosts
 
-    config = hosts.on_all_processes(lambda: override(load_config(run_dir), FLAGS.set))
-    validate(config)
-    pending = hosts.on_all_processes(lambda: _measurable(run_dir, outdated(run_dir, config)))
-    hosts.require_same(f"what is to be measured in {run_dir}", str(pending))
+    def find() -> Plan:
+        config = override(load_config(run_dir), FLAGS.set)
+        validate(config)
+        names = outdated(run_dir, config)
+        # Without predictions there is nothing to leave as it was: that the models lack is told.
+        measurable = REQUIRED in names or (run_dir / "checkpoints").exists()
+        return Plan(config, names, []) if measurable else Plan(config, [], names)
+
+    plan = hosts.on_all_processes(find)
+    hosts.require_same(f"what is to be measured in {run_dir}", str(plan.pending))
 
     def check() -> None:
-        if pending and hosts.is_first():
+        if plan.pending and hosts.is_first():
             require_writable([run_dir / "measures"])
 
     hosts.on_all_processes(check)
-    return config, pending
-
-
-def _measurable(run_dir: "Path", pending: list[str]) -> list[str]:
-    """The measures that can be made up for: none of a run that was joined, or left its models."""
-    from prunejax.measures.store import REQUIRED
-
-    if not pending or REQUIRED in pending or (run_dir / "checkpoints").exists():
-        return pending
-    print(f"{run_dir.name}: no models are here to measure; as before: {', '.join(pending)}")
-    return []
+    return plan
 
 
 def measure_quietly(run_dir: "Path") -> None:
@@ -173,11 +200,11 @@ def _measure(run_dir: "Path", load: "Callable[[Data], Dataset]") -> "RunMeasures
     from prunejax.runs import load_population
     from prunejax.training import hosts
 
-    config, pending = _plan(run_dir)
-    if not pending:
+    plan = _plan(run_dir)
+    if not plan.pending:
         return hosts.on_all_processes(lambda: load_measures(run_dir))
     trained = hosts.on_all_processes(lambda: load_population(run_dir))
-    dataset = load(config.data)
+    dataset = load(plan.config.data)
 
     @contextlib.contextmanager
     def track(unit: str, total: int) -> Iterator[Callable[[float], object]]:
@@ -186,7 +213,7 @@ def _measure(run_dir: "Path", load: "Callable[[Data], Dataset]") -> "RunMeasures
             yield shown.update
 
     try:
-        return measure(trained, dataset, run_dir, config.measure, track)
+        return measure(trained, dataset, run_dir, plan.config.measure, track)
     except (UserError, OSError):
         raise
     except Exception as error:  # for instance XLA's

@@ -5,6 +5,9 @@ them: each part is a study of its own with --seed and --models. The checkpoints 
 A measure that some parts lack is of the others' seeds only, which is said.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 from absl import flags
 from etils import epath
 
@@ -33,12 +36,36 @@ def main() -> None:
     # All are read and compared before the first is written.
     runs = [join([read_part(source / name) for source in sources]) for name in names]
     require_writable([workdir, *targets])
+    with _staging(workdir) as staging:
+        for run, name in zip(runs, names, strict=True):
+            write_joined(run, staging / name)
     for run, target in zip(runs, targets, strict=True):
-        write_joined(run, target)
         print(f"{target}: {counted(run.config.models, 'seed')} from {run.config.seed}")
         for measure, seeds in run.lacking.items():
             why = f" ({run.failed[measure]})" if measure in run.failed else ""
             print(f"{target}: {measure} is not measured of seeds {', '.join(map(str, seeds))}{why}")
+
+
+@contextlib.contextmanager
+def _staging(workdir: epath.Path) -> Iterator[epath.Path]:
+    """Gives where to write the runs: they are in the work directory once all are written.
+
+    A join that ends before has then left nothing that is in the way of the next.
+    """
+    from prunejax.runs.directory import is_remote
+
+    if is_remote(workdir):  # where no directory can be moved
+        yield workdir
+        return
+    staging = workdir / ".joining"
+    if staging.exists():  # of a join that was killed
+        staging.rmtree()
+    try:
+        yield staging
+        for path in staging.iterdir():
+            path.rename(workdir / path.name)
+    finally:
+        staging.rmtree(missing_ok=True)
 
 
 def _common_names(sources: list[epath.Path]) -> list[str]:

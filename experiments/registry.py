@@ -73,7 +73,7 @@ def _find(name: str, where: str) -> Callable[[], list[Experiment]]:
     except UserError:
         raise
     except ModuleNotFoundError as error:
-        if error.name is None or not module_name.startswith(error.name):
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise UserError(f"{where}: {_told(error)}") from None
         raise UserError(
             f"{where}: there is no such study; give {', '.join(BUILT_IN)}, or MODULE:FUNCTION of a "

@@ -275,6 +275,15 @@ def test_titles_of_neighbours_do_not_overlap(outsiders):
             assert width < figure.bbox.width / axis.get_gridspec().ncols, axis.get_title()
 
 
+def test_points_of_one_place_stand_side_by_side_and_nearer_to_it_than_to_the_next():
+    assert styles.side_by_side([50, 90], 1) == [0]
+    assert styles.side_by_side([90, 50, 50], 3) == pytest.approx([-0.6, 0, 0.6])
+    crowded = styles.side_by_side([10, 11], 20)
+    assert np.ptp(crowded) < 0.5
+    assert sum(crowded) == pytest.approx(0)
+    assert len(set(crowded)) == 20
+
+
 def test_curves_name_the_stages_and_draw_each_sparsity(study, outsiders):
     def lines(stages):
         step = 0

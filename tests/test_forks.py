@@ -301,6 +301,17 @@ def test_what_begins_at_a_damaged_checkpoint_is_trained_from_the_one_before(
     assert leaves(workdir / "sup_when") == leaves(alone / "sup_when")
 
 
+def test_a_checkpoint_that_is_refused_is_not_said_to_be_unreadable(
+    make_sweep, dataset, workdir, monkeypatch
+):
+    def refuse(*_):
+        raise UserError("is of format 9")
+
+    monkeypatch.setattr("prunejax.runs.forked.restore", refuse)
+    with pytest.raises(UserError, match=r"sup_dense: checkpoint \d+ is of format 9$"):
+        runs.begin(make_sweep("sup_when"), dataset, workdir / "sup_when")
+
+
 def test_seeds_that_the_dense_run_lacks_have_a_trunk_within_the_run(
     make_sweep, dataset, workdir, tmp_path
 ):

@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
+from etils import epath
 from report_studies import changed, make_study, save
 from test_commands import call
 
+from experiments.join import _staging
 from prunejax.config import Config, Pruning, UserError, load_config
 from prunejax.measures import load_measures
 from prunejax.measures.joined import join, read_part, write_joined
@@ -15,6 +18,7 @@ from prunejax.measures.store import file_of, note_failures
 from prunejax.report.comparison import effect
 from prunejax.report.resamples import Resamples
 from prunejax.report.study import DenseAndPruned
+from prunejax.runs.directory import check_run
 from prunejax.runs.log import load_curves
 
 LABELS = np.arange(12) % 3
@@ -120,6 +124,27 @@ def test_curves_are_those_of_the_steps_that_all_parts_report(study, tmp_path):
     # The first model of each part, and no other, was frozen.
     assert np.flatnonzero(np.isnan(curves[1]["loss"])).tolist() == [0, 2]
     np.testing.assert_array_equal(np.delete(curves[1]["loss"], [0, 2]), 0.5)
+
+
+def test_of_a_part_that_reports_more_often_the_means_by_steps_are_joined(study, tmp_path):
+    parts = save_parts(tmp_path, {"sup_gmp": study["sup_gmp"]}, [0, 1], [2, 3, 4])
+    seldom = {50: 6.0, 100: 5.0}
+    often = {50: 6.0, 51: 0.0, 60: 5.0, 100: 1.0, 101: 9.0}
+    for part, losses, models in zip(parts, (seldom, often), (4, 6), strict=True):
+        lines = []
+        for step, loss in losses.items():
+            line = {"stage": "sup", "step": step, "loss": [loss] * models}
+            # A metric that only one part has is that of no run.
+            lines.append(json.dumps(line | ({} if losses is seldom else {"extra": [1.0] * models})))
+        (part / "sup_gmp" / "metrics.jsonl").write_text("\n".join(lines))
+    joined_run(parts, "sup_gmp", tmp_path / "joined")
+    curves = load_curves(tmp_path / "joined", 2 * SEEDS)
+    assert [(line["step"], *line) for line in curves] == [
+        (50, "stage", "step", "loss"),
+        (100, "stage", "step", "loss"),
+    ]
+    assert set(curves[0]["loss"]) == {6.0}
+    assert set(curves[1]["loss"]) == {5.0, (1 * 0 + 9 * 5 + 40 * 1) / 50}
 
 
 def test_provenance_has_the_sessions_of_all_parts(study, tmp_path):
@@ -264,3 +289,33 @@ def test_a_joined_run_has_no_models_to_measure(study, tmp_path):
     done = call("report", f"--workdir={target}", "--measure")
     assert done.returncode == 0, done.stderr
     assert "sup_gmp: no models are here to measure; as before: calibration" in done.stdout
+    assert done.stdout.count("no models are here") == len(names)
+
+
+def test_a_joined_run_is_not_trained_over(study, dataset, tmp_path):
+    run = {"sup_gmp": study["sup_gmp"]}
+    parts = save_parts(tmp_path, run, [0, 1], [2, 3, 4], checksum=dataset.checksum)
+    joined_run(parts, "sup_gmp", tmp_path / "joined")
+    config = load_config(tmp_path / "joined")
+    with pytest.raises(UserError, match="joined has measures but no checkpoints"):
+        check_run(tmp_path / "joined", config, dataset)
+    shutil.rmtree(tmp_path / "joined" / "measures")
+    assert check_run(tmp_path / "joined", config, dataset)
+
+
+def test_a_join_that_ends_early_leaves_nothing_in_the_way(tmp_path):
+    workdir = epath.Path(tmp_path)
+    (tmp_path / ".joining" / "of_a_killed_one").mkdir(parents=True)
+
+    def write_one_and_fail():
+        with _staging(workdir) as staging:
+            (staging / "sup_dense").mkdir(parents=True)
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        write_one_and_fail()
+    assert tree(tmp_path) == []
+    with _staging(workdir) as staging:
+        for name in ("sup_dense", "sup_gmp"):
+            (staging / name).mkdir(parents=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sup_dense", "sup_gmp"]

@@ -251,6 +251,38 @@ def test_on_a_disk_a_line_is_there_after_each_report(tmp_path):
         assert len(log.load_curves(tmp_path, models=2)) == step
 
 
+LINE = '{"stage": "sup", "step": 2, "loss": [1, 2], "accuracy": [0, 1]}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xff\xfe\n",
+        b"[1]\n",
+        LINE[:-1].encode(),
+        LINE.replace("[1, 2]", "[1]").encode(),
+        LINE.replace("[0, 1]", "[0, 1, 1]").encode(),
+        LINE.replace("[0, 1]", '["a", "b"]').encode(),
+        LINE.replace('"loss"', '"lost"').encode(),
+        f"{LINE}\n{LINE}\n".encode(),
+        (LINE + "\n" + LINE.replace("2,", "3,", 1).replace("accuracy", "recall")).encode(),
+    ],
+)
+def test_a_damaged_curve_is_refused_in_one_line(tmp_path, text):
+    (tmp_path / "metrics.jsonl").write_text(LINE)
+    assert log.load_curves(tmp_path, models=2)
+    (tmp_path / "metrics.jsonl").write_bytes(text)
+    with pytest.raises(UserError, match=r"metrics.jsonl: no readable training curve") as refused:
+        log.load_curves(tmp_path, models=2)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_run_does_not_go_on_with_a_curve_that_is_no_text(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(UserError, match=r"metrics.jsonl: damaged"):
+        log.MetricsLog(tmp_path, done=5)
+
+
 # -------------------------------------------------------------------------- whose commit it is
 
 

@@ -39,6 +39,7 @@ def test_an_experiment_that_a_study_lacks_is_refused_with_those_it_has():
 DENSE = "Experiment('a')"
 BAD = {
     "import nowhere": "ModuleNotFoundError: No module named 'nowhere'",
+    "import ba": "ModuleNotFoundError: No module named 'ba'",  # as its own name begins
     "def study(:": "SyntaxError: ",
     "1 / 0": r"ZeroDivisionError: division by zero \(bad.py, line 2\)",
     "other = 1": "module 'bad' has no function 'study'",

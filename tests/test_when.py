@@ -16,7 +16,7 @@ from prunejax.report.figures.when import when_to_prune
 from prunejax.report.opening import opening
 from prunejax.report.study import sweeps, without_sweeps
 from prunejax.report.table import Table
-from prunejax.report.when import points, trend_table, trends, when_table
+from prunejax.report.when import points, trend_table, trends, when_sentence, when_table
 
 BEGINS = (0.5, 0.0, 10)
 """Not in order, and the last in steps, of 40."""
@@ -165,6 +165,16 @@ def test_the_sentence_says_which_way_the_trend_goes(study):
         "Of the starting points tried, Sup loses least (15.0 points) if pruning begins at 0%, and "
         "SCL loses least (15.0 points) if pruning begins at 50% of the first training stage."
     )
+
+
+def test_a_curve_that_falls_and_then_rises_is_told_so(study):
+    late = trends(study)[0]._replace(lost={0.0: 9.0, 0.25: 6.0, 0.5: 28.0})
+    assert when_sentence(study, late).startswith(
+        "At 90% on the whole later pruning costs Sup more, and least if it begins at 25%. "
+        "Accuracy lost: 9.00 points if it begins at 0%, 6.00 points if it begins at 25%, "
+    )
+    undecided = late._replace(found="undecided")
+    assert "on the whole" not in when_sentence(study, undecided)
 
 
 def test_an_undecided_trend_says_how_many_seeds_would_decide_it(study):

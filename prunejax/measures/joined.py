@@ -105,7 +105,7 @@ def write_joined(joined: Joined, directory: Path) -> None:
     """Writes `measures/`, `metrics.jsonl`, `provenance.json` and `config.json`.
 
     Raises:
-        UserError: if it cannot be written there.
+        OSError, UserError: if it cannot be written there.
     """
     for record in joined.records:
         write(record, directory)

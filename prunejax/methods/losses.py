@@ -37,7 +37,8 @@ def supcon(
             it as it is.
 
     Returns:
-        The mean over anchors, in nats. An anchor without a positive contributes 0.
+        The mean over anchors, in nats if `base_temperature` is None. An anchor without a positive
+        contributes 0.
 
     Source: Khosla et al. 2020, eq. 2.
     """

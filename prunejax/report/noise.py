@@ -9,15 +9,15 @@ from prunejax.measures.statistics import floor_at, noise_floor, pie_counts, shuf
 from prunejax.report.study import Study, at, holder_of
 from prunejax.report.table import Cell
 
+DRAWS = 100
+"""Of subsets of each size."""
 FLOOR = (
     "Noise floor: the PIEs that training noise alone makes between two populations as large as the "
-    "dense one. Estimated between random halves of the dense models (100 splits), times the square "
-    "root of 1/2; rough below 8 models."
+    f"dense one. Estimated between random halves of the dense models ({DRAWS} splits), times the "
+    "square root of a half's share of the models; rough below 8 models."
 )
 """What must be known of it."""
 NO_FLOOR = "needs 2 dense models"
-DRAWS = 100
-"""Of subsets of each size."""
 MOST_SIZES = 8
 """Of subsets that a curve has."""
 
@@ -36,7 +36,7 @@ def floor_of(dense: RunMeasures | None) -> Floor | None:
     if dense is None or len(dense.seeds) < 2:
         return None
     models = len(dense.seeds)
-    counts = noise_floor(dense.predictions, len(dense.class_names))
+    counts = noise_floor(dense.predictions, len(dense.class_names), DRAWS)
     scaled = floor_at(counts, models // 2, models)
     return Floor(float(scaled.mean()), float(scaled.min()), float(scaled.max()))
 

@@ -32,7 +32,7 @@ from prunejax.report.study import (
     settings_of,
 )
 from prunejax.report.table import Table
-from prunejax.runs.directory import write_whole
+from prunejax.runs.directory import whole_file, write_whole
 from prunejax.types import Path
 
 LEADING = ("what_pruning_costs", "when_to_prune")
@@ -262,7 +262,8 @@ def _save(study: Study, figure: Figure, path: Path) -> bytes:
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             figure.savefig(buffer, format=form, metadata=metadata, dpi=150)
         drawn[form] = buffer.getvalue()
-        path.with_suffix(f".{form}").write_bytes(drawn[form])
+        with whole_file(path.with_suffix(f".{form}")) as temporary:
+            temporary.write_bytes(drawn[form])
     return drawn["png"]
 
 

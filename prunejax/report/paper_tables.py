@@ -35,7 +35,7 @@ TABLE_3 = "sup_gmp"
 def table_3(study: Study, published: Published | None = None) -> Table:
     """PIEs of Sup / GMP beside those of Hooker et al. 2019, as Table 3."""
     heading = f"Table 3. {paper_title(study, TABLE_3)}: PIEs among {scope(study)}, and accuracy"
-    table = Table("table_3", heading, note=f"{FLOOR}; mean.")
+    table = Table("table_3", heading, note=f"{FLOOR} Shown: its mean.")
     names = filter(None, [find_papers(study, TABLE_3)])
     table = grid(table, study, list(names), pies_and_accuracy(study), published)
     if published is None:

@@ -288,7 +288,8 @@ def trend_table(study: Study) -> Table:
     heading = "Whether pruning costs the more accuracy the earlier it begins"
     note = (
         "Page's test of ordered begins, a block for each seed; p of the direction that is found, "
-        f"which counts below {SIGNIFICANT}. `no`: later pruning costs more. {POWER}"
+        f"which counts below {SIGNIFICANT}. `no`: later pruning costs more. Both on the whole: a "
+        f"curve may fall and then rise. {POWER}"
     )
     return Table("trend", heading, header, rows, note)
 
@@ -301,7 +302,12 @@ def when_sentence(study: Study, found: Trend) -> str:
         "no": f"later pruning costs {label} more",
         "undecided": f"it is undecided whether earlier or later pruning costs {label} more",
     }
-    text = f"At {percent(study, found.sparsity)}% {words[found.found]}. "
+    way = words[found.found]
+    # A curve may fall and then rise, whichever way it goes on the whole.
+    inside = min(found.lost) < found.cheapest < max(found.lost)
+    if inside and found.found != "undecided":
+        way = f"on the whole {way}, and least if it begins at {100 * found.cheapest:.3g}%"
+    text = f"At {percent(study, found.sparsity)}% {way}. "
     if not found.seeds:
         return f"{text}No seed has a model at every begin."
     told = []

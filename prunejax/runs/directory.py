@@ -31,7 +31,7 @@ def check_run(run_dir: Path, config: Config, dataset: Dataset) -> bool:
 
     Raises:
         UserError: if the directory holds a run of other settings that decide results, or of other
-            data, or one that is being trained.
+            data, or one that is being trained, or measures of models that are not there.
     """
     if not (run_dir / "config.json").exists():
         if _has_checkpoints(run_dir):
@@ -49,7 +49,18 @@ def check_run(run_dir: Path, config: Config, dataset: Dataset) -> bool:
     if (run_dir / ".lock").exists():
         with open(run_dir / ".lock") as file:
             _lock(file, fcntl.LOCK_SH)
+    if not _has_checkpoints(run_dir) and _has_measures(run_dir):
+        raise UserError(
+            f"{run_dir} has measures but no checkpoints: it was joined, or they were removed; it "
+            "can be reported and not trained, so use another --workdir"
+        )
     return True
+
+
+def _has_measures(run_dir: Path) -> bool:
+    """Whether its models were measured, which only those of a finished run are."""
+    directory = run_dir / "measures"
+    return directory.exists() and any(path.suffix == ".npz" for path in directory.iterdir())
 
 
 def _has_checkpoints(run_dir: Path) -> bool:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from prunejax.config import Config, load_config
+from prunejax.config import Config, UserError, load_config
 from prunejax.data import Dataset
 from prunejax.methods import is_gradual, stages_of
 from prunejax.runs import damage
@@ -100,6 +100,8 @@ def _newest_until(
                 return trunk
         try:
             return restore(manager, config, provenance, step)
+        except UserError as error:
+            raise UserError(f"{run_dir}: checkpoint {step} {error}") from None
         except Exception as error:
             manager.reload()
             if step not in steps_of(manager):

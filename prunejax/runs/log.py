@@ -1,10 +1,11 @@
 """The training curves: `metrics.jsonl`, one line a report, written and read here."""
 
 import contextlib
+import itertools
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from prunejax.training import hosts
 from prunejax.training.progress import Progress
 from prunejax.types import Path
 
+ABOUT = ("stage", "step", "time")
+"""What a line says besides its metrics."""
 SELDOM_S = 60
 """Seconds between two writes into a bucket, which takes files only whole."""
 
@@ -36,10 +39,10 @@ class MetricsLog:
         self.path = run_dir / "metrics.jsonl"
         if not hosts.is_first():
             return
-        lines = []
-        if self.path.exists():
-            lines = self.path.read_text().splitlines(keepends=True)
         try:
+            lines = []
+            if self.path.exists():
+                lines = self.path.read_text().splitlines(keepends=True)
             kept = [
                 line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= done
             ]
@@ -103,7 +106,9 @@ def _rounded(value: float) -> float | None:
 
 
 def load_curves(run_dir: Path, models: int) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`, whose `loss` is an array `[models]`.
+    """The lines of a run's `metrics.jsonl`, whose metrics are arrays `[models]`.
+
+    Each metric is the mean over the steps since the line before, and NaN of frozen models.
 
     Args:
         run_dir: the run's directory.
@@ -114,13 +119,12 @@ def load_curves(run_dir: Path, models: int) -> list[dict[str, Any]]:
     """
     path = run_dir / "metrics.jsonl"
     try:
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        for line in lines:
-            line["stage"] = str(line["stage"])
-            line["step"] = int(line["step"])
-            line["loss"] = np.array(line["loss"], float)  # a frozen model's null is NaN
-            if line["loss"].shape != (models,):
-                raise ValueError(f"a line that is not of {models} models")
+        lines = [_read(line, models) for line in path.read_text().splitlines()]
+        for before, line in itertools.pairwise(lines):
+            if line["step"] <= before["step"]:
+                raise ValueError(f"step {line['step']} after step {before['step']}")
+            if line["stage"] == before["stage"] and line.keys() != before.keys():
+                raise ValueError(f"step {line['step']} has other metrics than the one before")
         return lines
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
@@ -128,36 +132,89 @@ def load_curves(run_dir: Path, models: int) -> list[dict[str, Any]]:
         ) from None
 
 
+def _read(text: str, models: int) -> dict[str, Any]:
+    line = json.loads(text)
+    line["stage"] = str(line["stage"])
+    line["step"] = int(line["step"])
+    for name in {*line, "loss"} - {*ABOUT}:
+        line[name] = np.array(line[name], float)  # a frozen model's null is NaN
+        if line[name].shape != (models,):
+            raise ValueError(f"a {name} that is not of {models} models")
+    return line
+
+
+def spans_of(lines: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Over how many steps each line is the mean.
+
+    Where the steps of the first begin is not noted, as it may be that of a run that was forked:
+    it is taken to have as many as the longest, if there have been so many.
+    """
+    steps = np.array([line["step"] for line in lines], int)
+    spans = np.diff(steps, prepend=0)
+    if len(lines) > 1:
+        spans[0] = min(spans[0], spans[1:].max())
+    return spans.tolist()
+
+
+def at_steps(lines: Sequence[Mapping[str, Any]], steps: Container[int]) -> list[dict[str, Any]]:
+    """The lines that a run would have, had it reported at these of its steps only.
+
+    Args:
+        lines: of `load_curves`.
+        steps: of the lines that stay; the others become part of the next that does.
+    """
+    found, waiting = [], []
+    for line, span in zip(lines, spans_of(lines), strict=True):
+        # The losses of two stages have no mean.
+        waiting = [(other, width) for other, width in waiting if other["stage"] == line["stage"]]
+        waiting.append((line, span))
+        if line["step"] in steps:
+            found.append(_mean(*zip(*waiting, strict=True)))
+            waiting = []
+    return found
+
+
+def _mean(lines: Sequence[Mapping[str, Any]], spans: Sequence[int]) -> dict[str, Any]:
+    """Several lines of a stage as one."""
+    whole = dict(lines[-1])
+    if len(lines) > 1:
+        for name in whole.keys() - {*ABOUT}:
+            whole[name] = np.average([line[name] for line in lines], axis=0, weights=spans)
+    return whole
+
+
 def join_curves(
     run_dirs: Sequence[Path], rows: Sequence[np.ndarray], models: int
 ) -> list[dict[str, Any]]:
     """The lines that a run of all seeds would have, of the steps that all of its parts report.
 
-    Times are those of the first part.
+    Of a part that reports more often the means are taken; metrics that some part lacks are left
+    out. Times are those of the first part.
 
     Args:
         run_dirs: of the parts.
         rows: of each part, where its models stand among all.
         models: how many there are in all.
 
+    Returns:
+        lines for `metrics.jsonl`, whose metrics are lists of six significant digits.
+
     Raises:
         UserError: if one is missing or damaged.
     """
-    of_parts = []
-    for run_dir, places in zip(run_dirs, rows, strict=True):
-        lines = load_curves(run_dir, len(places))
-        of_parts.append({(line["stage"], line["step"]): line for line in lines})
+    parts = [
+        load_curves(run_dir, len(places)) for run_dir, places in zip(run_dirs, rows, strict=True)
+    ]
+    common = set.intersection(*({line["step"] for line in lines} for lines in parts))
     joined = []
-    for key, first in of_parts[0].items():
-        if not all(key in lines for lines in of_parts):
-            continue
-        alike = [lines[key] for lines in of_parts]
-        line = {name: first[name] for name in ("stage", "step", "time") if name in first}
-        metrics = [name for name in first if name not in line]
-        for name in metrics:
-            whole = np.full(models, np.nan)  # as a frozen model's null is read
+    for alike in zip(*(at_steps(lines, common) for lines in parts), strict=True):
+        line = {name: alike[0][name] for name in ABOUT if name in alike[0]}
+        for name in alike[0]:
+            if name in line or not all(name in part for part in alike):
+                continue
+            whole = np.empty(models)
             for part, places in zip(alike, rows, strict=True):
-                whole[places] = np.array(part[name], float)
+                whole[places] = part[name]
             line[name] = [_rounded(value) for value in whole.tolist()]
         joined.append(line)
     return joined

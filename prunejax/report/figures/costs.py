@@ -12,7 +12,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from prunejax.report.comparison import effect, effect_cell
-from prunejax.report.figures.style import add_legend, bar_lengths, colours, in_style, subplots
+from prunejax.report.figures.style import (
+    add_legend,
+    bar_lengths,
+    colours,
+    in_style,
+    side_by_side,
+    subplots,
+)
 from prunejax.report.noise import floors_of
 from prunejax.report.resamples import Resamples
 from prunejax.report.study import (
@@ -33,10 +40,6 @@ LINES = ("-", "--", ":", "-.")
 """Of the ways of pruning, in order of appearance."""
 PANELS = {"accuracy": "accuracy lost [points]", "pies": "PIEs [test images]"}
 """Effects that are shown, and what their axes are called."""
-APART = 0.6
-"""Points of one sparsity stand so far apart, in % of weights, that their bars can be told apart,"""
-MOST_APART = 0.5
-"""and all together at most this part of the way to the next sparsity."""
 
 
 def what_pruning_costs(study: Study) -> Figure:
@@ -47,13 +50,11 @@ def what_pruning_costs(study: Study) -> Figure:
     resamples = Resamples(study)
     looks = looks_of(study, pruned_experiments(study))
     levels = [100 * level for level in pruned_levels(study)]
-    nearest = min(np.diff(levels), default=100.0)
-    apart = min(APART, MOST_APART * nearest / len(looks))
+    shifts = side_by_side(levels, len(looks))
     with in_style(study):
         figure, axes = subplots(1, len(PANELS), WIDTH, 3.4)
         for axis, (name, label) in zip(axes[0], PANELS.items(), strict=True):
-            for place, experiment in enumerate(looks):
-                shift = apart * (place - (len(looks) - 1) / 2)
+            for shift, experiment in zip(shifts, looks, strict=True):
                 _draw(axis, study, resamples, name, experiment, looks[experiment], shift)
             axis.set_ylabel(label)
             axis.set_xlabel("weights pruned [%]")

@@ -20,6 +20,7 @@ from prunejax.report.study import (
     stage_title,
     title,
 )
+from prunejax.runs.log import at_steps, spans_of
 
 Curves = Mapping[str, Sequence[Mapping]]
 """The lines of `metrics.jsonl` by the name of the experiment."""
@@ -55,7 +56,8 @@ def _panel(
 ) -> None:
     """The curves of a run; each stage has axes of its own, for its loss is another."""
     set_title(axis, title(study, name), WIDTH)
-    stages = [list(group) for _, group in itertools.groupby(lines, lambda line: line["stage"])]
+    even = _of_like_spans(lines)
+    stages = [list(group) for _, group in itertools.groupby(even, lambda line: line["stage"])]
     parts = _side_by_side(axis, [stage[-1]["step"] - stage[0]["step"] for stage in stages])
     for number, (part, of_stage) in enumerate(zip(parts, stages, strict=True)):
         _draw_stage(part, study, name, of_stage, labelled=number == 0)
@@ -70,7 +72,7 @@ def _panel(
         _scale(part)
         part.set_xlabel("step")
     if leftmost:
-        parts[0].set_ylabel("training loss [nats]")
+        parts[0].set_ylabel("training loss")
     if parts[0].get_legend_handles_labels()[0]:
         parts[0].legend(fontsize=8)
 
@@ -111,7 +113,8 @@ def _draw_stage(
     """A line and a range for each sparsity."""
     run = study[name]
     present = levels(study)
-    steps, losses = _of_like_spans(lines)
+    steps = [line["step"] for line in lines]
+    losses = np.array([line["loss"] for line in lines])
     for level in run.levels:
         # Excluded models were frozen: their losses end somewhere on the way.
         chosen = losses[:, (run.sparsities == np.float32(level)) & ~run.excluded]
@@ -126,25 +129,23 @@ def _draw_stage(
         axis.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
-def _of_like_spans(lines: Sequence[Mapping[str, Any]]) -> tuple[list[int], np.ndarray]:
-    """The steps and the losses `[steps, models]` of a stage, without the short last of an epoch.
+def _of_like_spans(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of a run, of which those over few steps are part of the one before.
 
-    A line's loss is the mean over the steps since the line before. At the end of an epoch these
-    are few, and the last batch is smaller, of which a contrastive loss is lower: the line becomes
-    part of the one before.
+    Such are the last of an epoch, whose last batch is smaller, too: a contrastive loss of it is
+    lower, and the curve would have a tooth for each epoch.
     """
-    spans = np.diff([line["step"] for line in lines])
-    longest = spans.max(initial=1)
-    steps, losses, widths = [], [], []
-    # Where the first line's steps begin is not told.
-    for line, span in zip(lines, [longest, *spans], strict=True):
-        loss = line["loss"]
-        if steps and span < longest / 2:
-            steps.pop()
-            before = widths.pop()
-            loss = (before * losses.pop() + span * loss) / (before + span)
-            span += before
-        steps.append(line["step"])
-        losses.append(loss)
-        widths.append(span)
-    return steps, np.array(losses)
+    spans = spans_of(lines)
+    longest: dict[str, int] = {}
+    for line, span in zip(lines, spans, strict=True):
+        longest[line["stage"]] = max(span, longest.get(line["stage"], 1))
+    kept, stage, width = [], "", 0
+    for line, span in zip(lines, spans, strict=True):
+        most = longest[line["stage"]]
+        if line["stage"] == stage and span < 0.5 * most and width + span < 1.5 * most:
+            kept.pop()
+            width += span
+        else:
+            stage, width = line["stage"], span
+        kept.append(line["step"])
+    return at_steps(lines, set(kept))

@@ -34,6 +34,10 @@ GREY = "#666666"
 SPARE_COLOURS = ("#CC79A7", "#56B4E9", "#E69F00", "#009E73", "#0072B2", "#D55E00", "#000000")
 """Okabe & Ito's, safe for the colour-blind: for methods whose own colour is taken or unknown."""
 
+APART = 0.6
+"""Points of one place stand so far apart, in percent, that their bars can be told apart,"""
+MOST_APART = 0.5
+"""and all together at most this part of the way to the next place."""
 WIDEST = 5
 """Panels side by side, at most."""
 LONGEST_NAME = 14
@@ -198,6 +202,19 @@ def bar_lengths(value: float, interval: tuple[float, float] | None) -> tuple[flo
         return 0.0, 0.0
     # Of very few PIEs the interval may leave out the value.
     return max(0.0, value - interval[0]), max(0.0, interval[1] - value)
+
+
+def side_by_side(places: Sequence[float], count: int) -> list[float]:
+    """By how much each of `count` series is shifted, so that their bars can be told apart.
+
+    Args:
+        places: in percent, at which the series have points; these stay nearer to their own place
+            than to the next.
+        count: of the series.
+    """
+    nearest = min(np.diff(sorted(set(places))), default=100.0)
+    apart = min(APART, MOST_APART * nearest / count)
+    return [apart * (place - (count - 1) / 2) for place in range(count)]
 
 
 def set_title(axis: Axes, text: str, width: float) -> None:

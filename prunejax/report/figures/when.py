@@ -15,6 +15,7 @@ from prunejax.report.figures.style import (
     colours,
     in_style,
     set_title,
+    side_by_side,
     subplots,
 )
 from prunejax.report.noise import noise_floors
@@ -78,7 +79,8 @@ def _panel(
     lines: list[tuple[Point, dict[str, Quantity]]],
 ) -> None:
     """A line for each sweep, in its look, and what it is seen beside."""
-    for place, (sweep, look) in enumerate(looks.items()):
+    shifts = side_by_side([100 * point.begin for point, _ in lines], len(looks))
+    for shift, (sweep, look) in zip(shifts, looks.items(), strict=True):
         x, y, bars, beside = [], [], [], []
         for point, found in lines:
             if point.sweep != sweep:
@@ -86,7 +88,7 @@ def _panel(
             value, interval = found[name].value.value, found[name].value.interval
             if np.isnan(value):
                 continue
-            x.append(100 * point.begin + place)  # side by side, so that bars can be told apart
+            x.append(100 * point.begin + shift)
             y.append(value)
             bars.append(bar_lengths(value, interval))
             beside.append(found[name].beside)
