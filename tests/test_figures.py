@@ -26,7 +26,7 @@ from prunejax.report.figures import (
     training_curves,
 )
 from prunejax.report.figures import style as styles
-from prunejax.report.figures.costs import looks_of, what_pruning_costs
+from prunejax.report.figures.costs import what_pruning_costs
 from prunejax.report.figures.noise import pies_and_noise
 from prunejax.report.noise import floors_of
 from prunejax.report.resamples import Resamples
@@ -484,7 +484,7 @@ def test_what_pruning_costs_has_a_line_for_each_experiment_and_a_band_for_each_m
 
 
 def test_one_way_of_pruning_looks_the_same_in_all_methods(study):
-    looks = looks_of(study, pruned_experiments(study))
+    looks = styles.looks_of(study, pruned_experiments(study))
     for first, second in (("sup_gmp", "scl_gmp"), ("sup_one_shot", "scl_one_shot")):
         assert looks[first]["marker"] == looks[second]["marker"]
         assert looks[first]["color"] != looks[second]["color"]

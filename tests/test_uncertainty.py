@@ -8,8 +8,8 @@ from report_studies import OUTSIDERS, SUP, changed, make_run, make_study, with_m
 
 from prunejax.config import Experiment, Pruning
 from prunejax.measures import Column, statistics
-from prunejax.report.cells import intervals
 from prunejax.report.comparison import answer, comparison, overlap
+from prunejax.report.intervals import intervals
 from prunejax.report.opening import opening
 from prunejax.report.paper_tables import can_ask_findings, findings
 from prunejax.report.recall import recall_change

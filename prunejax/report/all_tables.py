@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from prunejax.report.cells import intervals
 from prunejax.report.comparison import comparison, overlap
 from prunejax.report.hyperparameters import table_2
+from prunejax.report.intervals import intervals
 from prunejax.report.paper_tables import TABLE_3, can_ask_findings, findings, table_3
 from prunejax.report.published import Published, find_papers
 from prunejax.report.recall import recall_change

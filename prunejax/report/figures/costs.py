@@ -1,7 +1,5 @@
 """What pruning costs by sparsity: accuracy lost, and PIEs beside the noise floor."""
 
-from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from prunejax.report.figures.style import (
     bar_lengths,
     colours,
     in_style,
+    looks_of,
     side_by_side,
     subplots,
 )
@@ -29,15 +28,11 @@ from prunejax.report.study import (
     method_of,
     pruned_experiments,
     pruned_levels,
-    pruning_label,
     title,
 )
 
 WIDTH = 5.0
 """Of a panel, in inches."""
-MARKERS = "osD^vP*X"
-LINES = ("-", "--", ":", "-.")
-"""Of the ways of pruning, in order of appearance."""
 PANELS = {"accuracy": "accuracy lost [points]", "pies": "PIEs [test images]"}
 """Effects that are shown, and what their axes are called."""
 
@@ -53,9 +48,9 @@ def what_pruning_costs(study: Study) -> Figure:
     shifts = side_by_side(levels, len(looks))
     with in_style(study):
         figure, axes = subplots(1, len(PANELS), WIDTH, 3.4)
-        for axis, (name, label) in zip(axes[0], PANELS.items(), strict=True):
+        for axis, (quantity, label) in zip(axes[0], PANELS.items(), strict=True):
             for shift, experiment in zip(shifts, looks, strict=True):
-                _draw(axis, study, resamples, name, experiment, looks[experiment], shift)
+                _draw(axis, study, resamples, quantity, experiment, looks[experiment], shift)
             axis.set_ylabel(label)
             axis.set_xlabel("weights pruned [%]")
             axis.set_xticks(levels)
@@ -72,42 +67,22 @@ def what_pruning_costs(study: Study) -> Figure:
         return figure
 
 
-def looks_of(study: Study, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """How pruned experiments are drawn: the colour tells the method, the rest how it prunes."""
-    found: dict[str, dict[str, Any]] = {}
-    ways: dict[tuple[str, int], int] = {}
-    seen: Counter[tuple[str, str]] = Counter()
-    for name in names:
-        method = method_of(study, name).name
-        label = pruning_label(study, name)
-        # Two experiments of a method may call their ways of pruning alike.
-        way = (label, seen[method, label])
-        seen[method, label] += 1
-        place = ways.setdefault(way, len(ways))
-        found[name] = {
-            "color": colours(study)[method],
-            "marker": MARKERS[place % len(MARKERS)],
-            "linestyle": LINES[place % len(LINES)],
-        }
-    return found
-
-
 def _draw(
     axis: Axes,
     study: Study,
     resamples: Resamples,
-    name: str,
+    quantity: str,
     experiment: str,
     look: dict[str, Any],
     shift: float,
 ) -> None:
-    """One effect of an experiment at every sparsity that it has."""
+    """What pruning does to a quantity of an experiment, at every sparsity that it has."""
     x, y, bars = [], [], []
     for level in pruned_levels(study):
         models = dense_and_pruned(study, experiment, level)
         if isinstance(models, str):
             continue
-        cell = effect_cell(name, effect(name, resamples, models))
+        cell = effect_cell(quantity, effect(quantity, resamples, models))
         x.append(100 * level + shift)
         y.append(cell.value)
         bars.append(bar_lengths(cell.value, cell.interval))

@@ -5,8 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from prunejax.measures import RunMeasures
-from prunejax.report.figures.costs import looks_of
-from prunejax.report.figures.style import in_style, say_missing, set_title, subplots
+from prunejax.report.figures.style import in_style, looks_of, say_missing, set_title, subplots
 from prunejax.report.noise import NO_FLOOR, extrapolated, noise_by_size, pies_by_size
 from prunejax.report.study import (
     Study,

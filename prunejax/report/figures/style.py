@@ -5,7 +5,8 @@ import functools
 import json
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -16,7 +17,15 @@ from matplotlib.axes import Axes
 from matplotlib.colors import is_color_like, to_hex
 from matplotlib.figure import Figure
 
-from prunejax.report.study import Study, experiment, holder_of, methods, title
+from prunejax.report.study import (
+    Study,
+    experiment,
+    holder_of,
+    method_of,
+    methods,
+    pruning_label,
+    title,
+)
 
 STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
@@ -34,6 +43,9 @@ GREY = "#666666"
 SPARE_COLOURS = ("#CC79A7", "#56B4E9", "#E69F00", "#009E73", "#0072B2", "#D55E00", "#000000")
 """Okabe & Ito's, safe for the colour-blind: for methods whose own colour is taken or unknown."""
 
+MARKERS = "osD^vP*X"
+LINES = ("-", "--", ":", "-.")
+"""Of the ways of pruning, in order of appearance."""
 APART = 0.6
 """Points of one place stand so far apart, in percent, that their bars can be told apart,"""
 MOST_APART = 0.5
@@ -202,6 +214,26 @@ def bar_lengths(value: float, interval: tuple[float, float] | None) -> tuple[flo
         return 0.0, 0.0
     # Of very few PIEs the interval may leave out the value.
     return max(0.0, value - interval[0]), max(0.0, interval[1] - value)
+
+
+def looks_of(study: Study, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """How pruned experiments are drawn: the colour tells the method, the rest how it prunes."""
+    found: dict[str, dict[str, Any]] = {}
+    ways: dict[tuple[str, int], int] = {}
+    seen: Counter[tuple[str, str]] = Counter()
+    for name in names:
+        method = method_of(study, name).name
+        label = pruning_label(study, name)
+        # Two experiments of a method may call their ways of pruning alike.
+        way = (label, seen[method, label])
+        seen[method, label] += 1
+        place = ways.setdefault(way, len(ways))
+        found[name] = {
+            "color": colours(study)[method],
+            "marker": MARKERS[place % len(MARKERS)],
+            "linestyle": LINES[place % len(LINES)],
+        }
+    return found
 
 
 def side_by_side(places: Sequence[float], count: int) -> list[float]:

@@ -8,12 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from prunejax.report.figures.costs import looks_of
 from prunejax.report.figures.style import (
     add_legend,
     bar_lengths,
     colours,
     in_style,
+    looks_of,
     set_title,
     side_by_side,
     subplots,
@@ -105,11 +105,11 @@ def _mark_published(
     ours = next(iter(study.values())).config.appearance.architecture
     if name in OF_NETWORK and ours != ARCHITECTURE:
         return
-    of_method = {experiment(study, sweep).method: sweep for sweep in sweeps(study)}
+    swept = {experiment(study, sweep).method for sweep in sweeps(study)}
     for key, papers in PAPER.items():
         begin = published.get("begin [%]", {}).get(key, {}).get(level)
         value = published_level(name, published, key, level)
-        if papers.method not in of_method or begin is None or np.isnan(value):
+        if papers.method not in swept or begin is None or np.isnan(value):
             continue
         colour = colours(study)[papers.method]
         axis.plot(float(begin), value, marker="*", ms=9, color=colour, mec="black", mew=0.6)
