@@ -276,9 +276,9 @@ def test_titles_of_neighbours_do_not_overlap(outsiders):
 
 
 def test_points_of_one_place_stand_side_by_side_and_nearer_to_it_than_to_the_next():
-    assert styles.side_by_side([50, 90], 1) == [0]
-    assert styles.side_by_side([90, 50, 50], 3) == pytest.approx([-0.6, 0, 0.6])
-    crowded = styles.side_by_side([10, 11], 20)
+    assert styles.side_by_side([50.0, 90.0], 1) == [0]
+    assert styles.side_by_side([90.0, 50.0, 50.0], 3) == pytest.approx([-0.6, 0, 0.6])
+    crowded = styles.side_by_side([10.0, 11.0], 20)
     assert np.ptp(crowded) < 0.5
     assert sum(crowded) == pytest.approx(0)
     assert len(set(crowded)) == 20
