@@ -218,6 +218,6 @@ def _when(study: Study, published: Published | None) -> Picture:
 def _curves(study: Study, curves: Curves) -> Picture:
     return Picture(
         training_curves(study, curves),
-        "Training loss: mean and range over seeds",
+        "Training loss: mean and range over seeds; each stage of training has an axis of its own",
         "Line charts of the loss by step, one panel per experiment, one line per sparsity.",
     )
