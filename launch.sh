@@ -25,7 +25,7 @@ usage() {
   setup             only installs
   clean             empties the cache (decoded data sets, compiled programs) and prints how much was freed
 
-Each command that takes FLAGS answers --help: ./launch.sh study --help
+All of those with FLAGS, but hosts, answer --help: ./launch.sh study --help
 PYTHON names the interpreter (3.11 to 3.13). If an NVIDIA GPU is found, JAX is installed with CUDA.
 EOF
 }

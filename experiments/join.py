@@ -50,7 +50,7 @@ def main() -> None:
 def _staging(workdir: epath.Path) -> Iterator[epath.Path]:
     """Gives where to write the runs: they are in the work directory once all are written.
 
-    A join that ends before has then left nothing that is in the way of the next.
+    A join that ends before they are moved has left nothing that is in the way of the next.
     """
     from prunejax.runs.directory import is_remote
 

@@ -265,6 +265,12 @@ LINE = '{"stage": "sup", "step": 2, "loss": [1, 2], "accuracy": [0, 1]}'
         LINE.replace("[0, 1]", '["a", "b"]').encode(),
         LINE.replace('"loss"', '"lost"').encode(),
         f"{LINE}\n{LINE}\n".encode(),
+        LINE.replace('"step": 2', '"step": -2').encode(),
+        LINE.replace('"step": 2', '"step": 0').encode(),
+        LINE.replace('"step": 2', '"step": 1e999').encode(),
+        LINE.replace('"step": 2', '"step": 1e300').encode(),
+        LINE.replace("[0, 1]", f"[0, {10**400}]").encode(),
+        b"[" * 100_000,
         (LINE + "\n" + LINE.replace("2,", "3,", 1).replace("accuracy", "recall")).encode(),
     ],
 )

@@ -306,7 +306,7 @@ def when_sentence(study: Study, found: Trend) -> str:
     # A curve may fall and then rise, whichever way it goes on the whole.
     inside = min(found.lost) < found.cheapest < max(found.lost)
     if inside and found.found != "undecided":
-        way = f"on the whole {way}, and least if it begins at {100 * found.cheapest:.3g}%"
+        way = f"on the whole {way}; it costs least from {100 * found.cheapest:.3g}%"
     text = f"At {percent(study, found.sparsity)}% {way}. "
     if not found.seeds:
         return f"{text}No seed has a model at every begin."

@@ -52,7 +52,7 @@ def check_run(run_dir: Path, config: Config, dataset: Dataset) -> bool:
     if not _has_checkpoints(run_dir) and _has_measures(run_dir):
         raise UserError(
             f"{run_dir} has measures but no checkpoints: it was joined, or they were removed; it "
-            "can be reported and not trained, so use another --workdir"
+            "can be reported, not trained; use another --workdir, or delete it to train it again"
         )
     return True
 

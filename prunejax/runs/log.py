@@ -19,6 +19,8 @@ from prunejax.types import Path
 
 ABOUT = ("stage", "step", "time")
 """What a line says besides its metrics."""
+MOST_STEPS = 2**53
+"""More than any run takes."""
 SELDOM_S = 60
 """Seconds between two writes into a bucket, which takes files only whole."""
 
@@ -46,7 +48,7 @@ class MetricsLog:
             kept = [
                 line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= done
             ]
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise UserError(
                 f"{self.path}: damaged ({error}); mend it, or move it away to go on without"
             ) from None
@@ -108,7 +110,8 @@ def _rounded(value: float) -> float | None:
 def load_curves(run_dir: Path, models: int) -> list[dict[str, Any]]:
     """The lines of a run's `metrics.jsonl`, whose metrics are arrays `[models]`.
 
-    Each metric is the mean over the steps since the line before, and NaN of frozen models.
+    Each metric is the mean over the steps since the line before; NaN of models that are frozen, and
+    of those that wait for the begin of pruning.
 
     Args:
         run_dir: the run's directory.
@@ -120,13 +123,13 @@ def load_curves(run_dir: Path, models: int) -> list[dict[str, Any]]:
     path = run_dir / "metrics.jsonl"
     try:
         lines = [_read(line, models) for line in path.read_text().splitlines()]
-        for before, line in itertools.pairwise(lines):
-            if line["step"] <= before["step"]:
+        for before, line in itertools.pairwise([{"step": 0, "stage": None}, *lines]):
+            if not before["step"] < line["step"] < MOST_STEPS:
                 raise ValueError(f"step {line['step']} after step {before['step']}")
             if line["stage"] == before["stage"] and line.keys() != before.keys():
                 raise ValueError(f"step {line['step']} has other metrics than the one before")
         return lines
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
         raise UserError(
             f"{path}: no readable training curve ({type(error).__name__}: {error})"
         ) from None

@@ -28,6 +28,8 @@ WIDTH = 3.1
 """Of a panel, in inches."""
 SHORTEST = 0.8
 """The least part of a panel that a stage is given, of what it had if all were as long."""
+ROOM_FOR_TWO = 0.4
+"""The part of a panel that has room for two numbers of steps."""
 GAP = 0.16
 """Between the stages of a panel, for the labels of the axis: a part of its width."""
 
@@ -43,11 +45,13 @@ def training_curves(study: Study, curves: Curves) -> Figure:
         for axes_of_row, row in zip(axes, rows, strict=True):
             for axis in axes_of_row[len(row) :]:
                 axis.set_visible(False)
-            for column, (axis, name) in enumerate(zip(axes_of_row, row, strict=False)):
-                if curves.get(name):
-                    _panel(axis, study, name, curves[name], leftmost=column == 0)
-                else:
+            leftmost = True
+            for axis, name in zip(axes_of_row, row, strict=False):
+                if not curves.get(name):
                     say_missing(axis, title(study, name), WIDTH, "no curve")
+                    continue
+                _panel(axis, study, name, curves[name], leftmost)
+                leftmost = False
         return figure
 
 
@@ -84,13 +88,15 @@ def _side_by_side(axis: Axes, lengths: Sequence[int]) -> Sequence[Axes]:
     axis.set_axis_off()
     shares = np.array(lengths) / max(sum(lengths), 1)
     shares = np.maximum(shares, SHORTEST / len(shares))
-    widths = shares / shares.sum() * (1 - GAP * (len(shares) - 1))
-    starts = np.cumsum(widths + GAP) - (widths + GAP)
+    gap = min(GAP, 0.5 / len(shares))
+    widths = shares / shares.sum() * (1 - gap * (len(shares) - 1))
+    starts = np.cumsum(widths + gap) - (widths + gap)
     parts = []
     for start, width in zip(starts, widths, strict=True):
         part = axis.inset_axes((start, 0, width, 1))
         between = max(1, round(6 * width))
-        locator = MaxNLocator(between, steps=(1, 2, 5, 10), integer=True, min_n_ticks=1)
+        fewest = 2 if width > ROOM_FOR_TWO else 1
+        locator = MaxNLocator(between, steps=(1, 2, 5, 10), integer=True, min_n_ticks=fewest)
         part.xaxis.set_major_locator(locator)
         parts.append(part)
     return parts
@@ -139,7 +145,7 @@ def _of_like_spans(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     longest: dict[str, int] = {}
     for line, span in zip(lines, spans, strict=True):
         longest[line["stage"]] = max(span, longest.get(line["stage"], 1))
-    kept, stage, width = [], "", 0
+    kept, stage, width = [], None, 0
     for line, span in zip(lines, spans, strict=True):
         most = longest[line["stage"]]
         if line["stage"] == stage and span < 0.5 * most and width + span < 1.5 * most:

@@ -79,7 +79,10 @@ def _panel(
     lines: list[tuple[Point, dict[str, Quantity]]],
 ) -> None:
     """A line for each sweep, in its look, and what it is seen beside."""
-    shifts = side_by_side([100 * point.begin for point, _ in lines], len(looks))
+    # The first sweep's: another may have begins of its own.
+    first = next(iter(looks), None)
+    begins = [100 * point.begin for point, _ in lines if point.sweep == first]
+    shifts = side_by_side(begins, len(looks))
     for shift, (sweep, look) in zip(shifts, looks.items(), strict=True):
         x, y, bars, beside = [], [], [], []
         for point, found in lines:
