@@ -77,8 +77,13 @@ class Checkout:
     def start(self, *arguments, **others):
         """Calls it in the background, as a terminal would: its signals go to a group."""
         environment = self.environment | {name: str(value) for name, value in others.items()}
+        # A shell's background job ignores SIGINT, and Bash cannot trap what it was told to ignore.
         return subprocess.Popen(
-            self.line(arguments), cwd=self.cwd, env=environment, start_new_session=True
+            self.line(arguments),
+            cwd=self.cwd,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def wait_for(self, condition):
