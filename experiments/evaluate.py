@@ -140,7 +140,7 @@ def _summary(
         return line
     pies = cell.pies(dense.at(0.0))
     per_class = np.bincount(cell.labels[pies], minlength=len(cell.class_names))
-    return f"{line}, {per_class.sum()} PIEs, per class {per_class.tolist()}"
+    return f"{line}, {counted(int(per_class.sum()), 'PIE')}, per class {per_class.tolist()}"
 
 
 class Plan(NamedTuple):
