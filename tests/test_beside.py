@@ -12,7 +12,7 @@ import pytest
 from experiments import beside
 from experiments import evaluate as evaluation
 from experiments.beside import Beside
-from prunejax.config import MeasureSettings
+from prunejax.config import Config, MeasureSettings
 from prunejax.measures import load_measures
 from prunejax.measures.evaluation import evaluate as measure
 from prunejax.runs import load_population, run
@@ -138,7 +138,8 @@ def test_only_what_can_be_shared_starts_a_second_process(
         measured.append(run_dir.name)
         return SimpleNamespace(levels=[], failures={})
 
-    monkeypatch.setattr(evaluation, "_plan", lambda run_dir: (None, ["quality"]))
+    pending = evaluation.Plan(Config(), ["quality"], [])
+    monkeypatch.setattr(evaluation, "_plan", lambda run_dir: pending)
     monkeypatch.setattr(evaluation, "_measure", note)
     with beside.beside() as measuring:
         evaluation.evaluate([tmp_path / str(number) for number in range(runs)], measuring)
