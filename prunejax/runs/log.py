@@ -166,14 +166,15 @@ def at_steps(lines: Sequence[Mapping[str, Any]], steps: Container[int]) -> list[
         lines: of `load_curves`.
         steps: of the lines that stay; the others become part of the next that does.
     """
-    found, waiting = [], []
+    found, waiting, spans = [], [], []
     for line, span in zip(lines, spans_of(lines), strict=True):
-        # The losses of two stages have no mean.
-        waiting = [(other, width) for other, width in waiting if other["stage"] == line["stage"]]
-        waiting.append((line, span))
+        if waiting and waiting[-1]["stage"] != line["stage"]:
+            waiting, spans = [], []  # the losses of two stages have no mean
+        waiting.append(line)
+        spans.append(span)
         if line["step"] in steps:
-            found.append(_mean(*zip(*waiting, strict=True)))
-            waiting = []
+            found.append(_mean(waiting, spans))
+            waiting, spans = [], []
     return found
 
 
