@@ -62,7 +62,7 @@ def _panel(
     set_title(axis, title(study, name), WIDTH)
     even = _of_like_spans(lines)
     stages = [list(group) for _, group in itertools.groupby(even, lambda line: line["stage"])]
-    parts = _side_by_side(axis, [stage[-1]["step"] - stage[0]["step"] for stage in stages])
+    parts = _axes_of_stages(axis, [stage[-1]["step"] - stage[0]["step"] for stage in stages])
     for number, (part, of_stage) in enumerate(zip(parts, stages, strict=True)):
         _draw_stage(part, study, name, of_stage, labelled=number == 0)
         # A method's first stage is what the method is about; fine-tuning has its own title.
@@ -81,7 +81,7 @@ def _panel(
         parts[0].legend(fontsize=8)
 
 
-def _side_by_side(axis: Axes, lengths: Sequence[int]) -> Sequence[Axes]:
+def _axes_of_stages(axis: Axes, lengths: Sequence[int]) -> Sequence[Axes]:
     """Axes in a panel, as wide as their stages are long; short ones wide enough to be read."""
     if len(lengths) == 1:
         return [axis]
