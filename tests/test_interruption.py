@@ -17,6 +17,7 @@ import warnings
 import jax
 import numpy as np
 import pytest
+from signals import heeded_signals
 from test_checkpoint import assert_equal, files, run
 from test_commands import ROOT, TINY, call, command, leaves
 
@@ -58,21 +59,8 @@ def whole(tmp_path_factory, long):
 def start(workdir, *arguments, log=None):
     """Training in a process of its own; its output is beside the work directory, or in `log`."""
     line = command("train", f"--workdir={workdir}", *arguments)
-    with (log or log_of(workdir)).open("a") as output, heeded_interrupts():
+    with (log or log_of(workdir)).open("a") as output, heeded_signals():
         return subprocess.Popen(line, cwd=ROOT, stdout=output, stderr=output)
-
-
-@contextlib.contextmanager
-def heeded_interrupts():
-    """What is started in the block does not ignore SIGINT.
-
-    It would where these tests run in the background of a shell, and inherit that from them.
-    """
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def log_of(workdir):

@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from signals import heeded_signals
 from test_commands import ROOT, call
 
 PYTHON = """#!/bin/bash
@@ -77,14 +78,9 @@ class Checkout:
     def start(self, *arguments, **others):
         """Calls it in the background, as a terminal would: its signals go to a group."""
         environment = self.environment | {name: str(value) for name, value in others.items()}
-        # A shell's background job ignores SIGINT, and Bash cannot trap what it was told to ignore.
-        return subprocess.Popen(
-            self.line(arguments),
-            cwd=self.cwd,
-            env=environment,
-            start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
+        line = self.line(arguments)
+        with heeded_signals():
+            return subprocess.Popen(line, cwd=self.cwd, env=environment, start_new_session=True)
 
     def wait_for(self, condition):
         """Until the processes that Python was called in are as they should be."""

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from signals import heeded_signals
 from test_checkpoint import files
 from test_commands import ROOT, TINY, leaves
 
@@ -225,9 +226,7 @@ def signalled(running, *numbers):
 
 def start(script, *arguments, cwd, **environment):
     """A command in a process of its own, to which a signal goes."""
-    # Also if the tests were started in the background, where SIGINT is ignored, or by `nohup`.
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in CODES}
-    try:
+    with heeded_signals():
         return subprocess.Popen(
             line(script, *arguments),
             cwd=cwd,
@@ -236,9 +235,6 @@ def start(script, *arguments, cwd, **environment):
             stderr=subprocess.PIPE,
             text=True,
         )
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 CODES = {
