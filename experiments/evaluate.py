@@ -5,6 +5,7 @@ again, it measures what is missing or outdated.
 """
 
 import contextlib
+import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -127,6 +128,8 @@ def _summary(
     study: "dict[str, RunMeasures]", name: str, run: "RunMeasures", level: float, begun: str = ""
 ) -> str:
     """Models, accuracy and PIEs of one cell of a run, or of its models of one begin."""
+    from prunejax.report.collect import trained_otherwise
+
     cell, trained = run.at(level), run.trained(level)
     levels = [other for measures in study.values() for other in measures.levels]
     shown = percent(level, levels)
@@ -138,6 +141,8 @@ def _summary(
     dense = study.get(run.config.experiment.dense or "")
     if dense is None or not len(dense.at(0.0).seeds):
         return line
+    if different := trained_otherwise(run, dense):
+        return f"{line}, no PIEs: {dense.name} is of other settings ({'; '.join(different)})"
     pies = cell.pies(dense.at(0.0))
     per_class = np.bincount(cell.labels[pies], minlength=len(cell.class_names))
     return f"{line}, {counted(int(per_class.sum()), 'PIE')}, per class {per_class.tolist()}"
@@ -202,6 +207,9 @@ def _measure(run_dir: "Path", load: "Callable[[Data], Dataset]") -> "RunMeasures
 
     plan = _plan(run_dir)
     if not plan.pending:
+        if not plan.left:
+            with contextlib.suppress(UserError):  # where only reading is allowed
+                _note_settings(run_dir, plan.config)
         return hosts.on_all_processes(lambda: load_measures(run_dir))
     trained = hosts.on_all_processes(lambda: load_population(run_dir))
     dataset = load(plan.config.data)
@@ -213,13 +221,28 @@ def _measure(run_dir: "Path", load: "Callable[[Data], Dataset]") -> "RunMeasures
             yield shown.update
 
     try:
-        return measure(trained, dataset, run_dir, plan.config.measure, track)
+        found = measure(trained, dataset, run_dir, plan.config.measure, track)
     except (UserError, OSError):
         raise
     except Exception as error:  # for instance XLA's
         if not hosts.alone():  # the others would wait for this one
             raise
         raise UserError(f"{run_dir}: {in_one_line(error)}") from error
+    _note_settings(run_dir, plan.config)
+    return found
+
+
+def _note_settings(run_dir: "Path", wanted: Config) -> None:
+    """Has `config.json` say what is measured: later commands would undo what only files say."""
+    from prunejax.runs.directory import rewrite_config
+    from prunejax.training import hosts
+
+    def note() -> None:
+        config = load_config(run_dir)
+        if hosts.is_first() and config.measure != wanted.measure:
+            rewrite_config(run_dir, dataclasses.replace(config, measure=wanted.measure))
+
+    hosts.on_all_processes(note)
 
 
 if __name__ == "__main__":

@@ -274,6 +274,8 @@ def make_config(experiment: Experiment) -> Config:
         raise UserError(
             "--set cannot change preset or experiment; --preset and --experiment choose them"
         )
+    if config.appearance != PRESETS[FLAGS.preset].appearance:
+        raise UserError("--set cannot change appearance, which method, model and data decide")
     check(config)
     # A dense run serves any --sparsities.
     return config if experiment.pruning else replace(config, sparsities=(0.0,))
@@ -284,6 +286,11 @@ def _with_begins(experiment: Experiment) -> Experiment:
     if FLAGS.begins is None:
         return experiment
     begins = _begins(FLAGS.begins)
+    if not any(other.pruning and other.pruning.begins for other in study()):
+        raise UserError(
+            f"--begins: no experiment of --study={FLAGS.study} has several begins; name a study "
+            "that has, for instance --study=when"
+        )
     pruning = experiment.pruning
     if pruning is None or not pruning.begins:
         return experiment

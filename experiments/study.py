@@ -14,7 +14,7 @@ from experiments.places import require_writable
 from experiments.plan import print_plan
 from experiments.report import directories, report
 from experiments.train import train
-from prunejax.config import Config, UserError
+from prunejax.config import Config, UserError, load_config, override
 
 FLAGS = flags.FLAGS
 
@@ -93,7 +93,7 @@ def _is_complete(config: Config) -> bool:
         return False
     total = sum(load_provenance(run_dir)["stage_steps"].values())
     trained = (run_dir / "checkpoints" / str(total)).exists()
-    return trained and not outdated(run_dir, config)
+    return trained and not outdated(run_dir, override(load_config(run_dir), FLAGS.set))
 
 
 if __name__ == "__main__":

@@ -125,6 +125,8 @@ REFUSED_FLAGS = [
     ("sup_dense", "--set=optim.momentun=1", "did you mean 'momentum'"),
     ("sup_dense", "--set=experiment.name=../x", "--set cannot change"),
     ("sup_dense", "--set=experiment.method=supcon", "--set cannot change"),
+    ("sup_gmp", "--set=appearance.label=Mine", "--set cannot change appearance"),
+    ("sup_gmp", "--begins=0.5", "no experiment of --study=paper has several begins"),
     ("sup_gmp", "--set=sup.epochs=1", "beyond stage 'sup'"),
 ]
 """An experiment, what is wrong with its command, and what the error says."""
@@ -133,6 +135,7 @@ REFUSED = [
     ("evaluate", [], "holds no run"),
     ("evaluate", ["--set=models=2"], "holds no run"),
     ("report", [], "holds no measured run"),
+    ("study", ["--preset=digits", "--begins=0.5"], "--begins: no experiment of --study=paper"),
 ]
 for arguments, message in REFUSED_BY_TRAIN:
     REFUSED.append(("train", arguments, message))
@@ -151,6 +154,26 @@ def test_bad_input_is_one_line_exit_code_2_and_nothing_on_disk(
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert message in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+NO_SETS = {
+    "nosuch": "TFDS knows no such data set",
+    "mnist/nosuch": "no such data set, configuration or version",
+    "mnist:9.9.9": "no such data set, configuration or version",
+    "a b": "no such data set, configuration or version",
+    "": "no such data set, configuration or version",
+}
+"""What --dataset may name, and what the error says."""
+
+
+@pytest.mark.parametrize("name", NO_SETS)
+def test_a_set_that_is_none_is_not_prepared(tmp_path, name):
+    done = call("prepare", f"--dataset={name}", f"--data_dir={tmp_path / 'data'}")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"error: --dataset={name}: ")
+    assert done.stderr.count("\n") == 1
+    assert NO_SETS[name] in done.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -220,6 +243,11 @@ def assert_the_readmes_example_works(workdir):
 def assert_a_changed_setting_is_measured_again(workdir):
     fewer = call("evaluate", f"--workdir={workdir}", "--set=measure.probe_models=1")
     assert fewer.returncode == 0, fewer.stderr
+    depth = load_measures(workdir / "scl_one_shot").values("depth")
+    assert depth.any(1).tolist() == [True, False]
+    # What is measured is noted, so that what comes next does not undo it.
+    again = call("report", f"--workdir={workdir}", "--measure")
+    assert again.returncode == 0, again.stderr
     depth = load_measures(workdir / "scl_one_shot").values("depth")
     assert depth.any(1).tolist() == [True, False]
 

@@ -193,6 +193,18 @@ def _note_session(
         raise _cannot_write(run_dir, error) from None
 
 
+def rewrite_config(run_dir: Path, config: Config) -> None:
+    """Writes `config.json` anew, for settings that may change once a run is trained.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    try:
+        write_whole(run_dir / "config.json", to_json(config))
+    except OSError as error:
+        raise _cannot_write(run_dir, error) from None
+
+
 def _cannot_write(run_dir: Path, error: OSError) -> UserError:
     return UserError(f"{run_dir}: cannot write there: {error.strerror or error}")
 
