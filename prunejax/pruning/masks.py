@@ -61,7 +61,10 @@ def apply_masks(params: Tree, masks: Tree) -> Tree:
 
 
 def sparsity(masks: Tree, prunable: Prunable = convolution_kernels) -> Float[Array, ""]:
-    """The fraction of all prunable weights that is pruned; 0 if none is prunable."""
+    """The fraction of all prunable weights of one model that is pruned; 0 if none is prunable.
+
+    Of a population's masks, which have a leading axis, take it by `jax.vmap`.
+    """
     pruned, total = jnp.zeros((), int), 0
     for path, mask in jax.tree_util.tree_leaves_with_path(masks):
         if prunable(path, mask):
