@@ -205,6 +205,22 @@ def test_a_diverged_model_is_left_out_and_counted(measures):
     assert measures.at(0.9).only_measured("depth").seeds.tolist() == [0, 2]
 
 
+def test_what_failed_neither_votes_nor_has_an_accuracy(measures):
+    """Its predictions are there as zeros."""
+    gone = measures.excluded
+    assert gone.any()
+    assert not gone.all()
+    assert np.isnan(measures.accuracy).tolist() == gone.tolist()
+    kept = measures.predictions[~gone]
+    classes = len(measures.class_names)
+    np.testing.assert_array_equal(measures.modal_class, metrics.modal_class(kept, classes))
+    only = dataclasses.replace(measures, excluded=~gone)
+    expected = metrics.pruning_identified_exemplars(measures.predictions[gone], kept, classes)
+    np.testing.assert_array_equal(measures.pies(only), expected)
+    with pytest.raises(ValueError, match="no models to vote"):
+        np.asarray(dataclasses.replace(measures, excluded=gone | True).modal_class)
+
+
 def test_a_model_whose_outputs_are_not_finite_is_left_out_as_if_it_had_diverged(
     trained, dataset, tmp_path
 ):

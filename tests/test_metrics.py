@@ -36,6 +36,15 @@ def test_pies_are_the_examples_whose_modal_class_changes(dense, pruned):
     np.testing.assert_array_equal(metrics.pruning_identified_exemplars(dense, pruned, 4), expected)
 
 
+def test_no_models_have_no_modal_class():
+    """They would all vote for the lowest."""
+    none = np.zeros((0, 4), np.int32)
+    some = np.zeros((2, 4), np.int32)
+    for dense, pruned in ((none, some), (some, none)):
+        with pytest.raises(ValueError, match="no models to vote"):
+            metrics.pruning_identified_exemplars(dense, pruned, 3)
+
+
 def test_accuracy_is_per_model():
     predictions = np.array([[0, 1, 2, 3], [0, 0, 0, 0]])
     np.testing.assert_allclose(metrics.accuracy(predictions, np.array([0, 1, 2, 0])), [0.75, 0.5])

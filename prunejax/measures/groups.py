@@ -14,7 +14,7 @@ from jaxtyping import Int
 from prunejax.config import MeasureSettings
 from prunejax.data import Dataset
 from prunejax.measures.entry import Context, Measure, ModelOutputs, decisive_settings
-from prunejax.measures.one_model import Values, in_one_line, measure_model
+from prunejax.measures.one_model import Values, measure_model, why_it_failed
 from prunejax.measures.outputs import one_by_one, streamed
 from prunejax.measures.record import FIRST_DIM, Record, Subject, blank
 from prunejax.runs.restored import RestoredPopulation
@@ -168,7 +168,7 @@ def _measure_models(
                 try:
                     values = measure_model(measure, outputs, watched, subject.sizes)
                 except Exception as error:  # an outsider's function may raise anything
-                    failures[measure.name] = in_one_line(error, measure)
+                    failures[measure.name] = why_it_failed(error, measure)
                     continue
                 found[measure.name][place] = values
     return found, failures

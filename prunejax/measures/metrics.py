@@ -34,7 +34,13 @@ def modal_class(
     num_classes: int,
     weights: Float[Array, " models"] | None = None,
 ) -> Int[Array, " examples"]:
-    """The class that most models (or most weight) predict for each example; of ties the lowest."""
+    """The class that most models (or most weight) predict for each example; of ties the lowest.
+
+    Raises:
+        ValueError: if there are no models, which would vote for the lowest class.
+    """
+    if not len(predictions):
+        raise ValueError("there are no models to vote")
     votes = jax.nn.one_hot(predictions, num_classes)
     if weights is None:
         counts = votes.sum(0)
@@ -51,6 +57,9 @@ def pruning_identified_exemplars(
     """The examples (PIEs) whose modal class over the pruned models differs from the dense ones'.
 
     Source: Hooker et al. 2019; the paper, eq. 1.
+
+    Raises:
+        ValueError: if there are no models on one side.
     """
     return modal_class(dense, num_classes) != modal_class(pruned, num_classes)
 

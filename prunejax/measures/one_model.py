@@ -61,7 +61,7 @@ def _checked(name: str, array: np.ndarray, spec: ArraySpec, sizes: Mapping[str, 
     return stored
 
 
-def in_one_line(error: Exception, measure: Measure) -> str:
+def why_it_failed(error: Exception, measure: Measure) -> str:
     """What went wrong with a measure, and where in its file."""
     text = " ".join(str(error).split())[:300]
     if isinstance(error, UserError):

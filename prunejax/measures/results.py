@@ -82,13 +82,23 @@ class RunMeasures:
 
     @property
     def accuracy(self) -> np.ndarray:
-        """Test accuracy, `[models]`, in [0, 1]."""
-        return np.asarray(metrics.accuracy(self.predictions, self.labels))
+        """Test accuracy, `[models]`, in [0, 1]; NaN of those that are excluded."""
+        known = np.asarray(metrics.accuracy(self.predictions, self.labels))
+        return np.where(self.excluded, np.nan, known)
 
     @property
     def modal_class(self) -> np.ndarray:
-        """The class that most models predict, `[examples]`; of several the lowest."""
-        return np.asarray(metrics.modal_class(self.predictions, len(self.class_names)))
+        """The class that most models predict, `[examples]`; of several the lowest.
+
+        Raises:
+            ValueError: if all models are excluded.
+        """
+        return np.asarray(metrics.modal_class(self._votes, len(self.class_names)))
+
+    @property
+    def _votes(self) -> np.ndarray:
+        """The predictions of the models that are not excluded."""
+        return self.predictions[~self.excluded]
 
     def has(self, array: str) -> bool:
         """Whether an array is there."""
@@ -143,9 +153,13 @@ class RunMeasures:
         return self._only(kept, np.isin(levels, self.sparsities[kept]))
 
     def pies(self, dense: "RunMeasures") -> np.ndarray:
-        """Which test images are PIEs of these models against `dense` ones, bool `[examples]`."""
+        """Which test images are PIEs of these models against `dense` ones, bool `[examples]`.
+
+        Raises:
+            ValueError: if all models of one side are excluded.
+        """
         found = metrics.pruning_identified_exemplars(
-            dense.predictions, self.predictions, len(self.class_names)
+            dense._votes, self._votes, len(self.class_names)
         )
         return np.asarray(found)
 
