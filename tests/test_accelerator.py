@@ -48,6 +48,15 @@ def case(request):
     return task, {name: lowered_for(name, task).as_text() for name in PLATFORMS}
 
 
+def test_every_matrix_product_is_in_full_precision(case):
+    """Heads, losses and crops; convolutions alone are in what the accelerator takes by default."""
+    _, texts = case
+    for text in texts.values():
+        products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+        assert products
+        assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
+
+
 def test_a_step_is_one_loop_of_plain_convolutions_and_one_branch(case):
     """No grouped convolution, no call back into Python, nothing of a CPU's."""
     task, texts = case

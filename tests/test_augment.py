@@ -64,10 +64,22 @@ def test_crop_boxes_have_the_asked_area_and_ratio():
     assert np.std(heights) > 3
 
 
-def test_the_whole_image_is_taken_where_no_crop_fits():
-    """A box of the whole area that is four times as wide as high fits in no square."""
-    crop = augment.resized_crop(jax.random.key(0), IMAGE, scale=(1.0, 1.0), ratio=(4.0, 4.0))
-    np.testing.assert_allclose(crop, IMAGE, atol=1e-6)
+def test_the_largest_box_in_the_middle_is_taken_where_no_crop_fits():
+    """As torchvision does; a box of the whole area fits only in an image of its own ratio."""
+    rows, columns = np.mgrid[:16, :64].astype(np.float32)
+    wide = np.stack([rows, columns], -1)
+
+    def crop(image, ratio):
+        key = jax.random.key(0)
+        return np.asarray(augment.resized_crop(key, image, scale=(1.0, 1.0), ratio=ratio))
+
+    np.testing.assert_allclose(crop(IMAGE, (0.75, 4 / 3)), IMAGE, atol=1e-6)
+    # 16 x 21 of 16 x 64: the columns from 21 to 41.
+    found = crop(wide, (0.75, 4 / 3))
+    np.testing.assert_allclose(found[:, 0, 0], np.arange(16), atol=1e-5)
+    assert (found[..., 1].min(), found[..., 1].max()) == pytest.approx((21, 41), abs=1e-5)
+    found = crop(wide.swapaxes(0, 1), (0.75, 4 / 3))  # 21 x 16 of 64 x 16
+    assert (found[..., 1].min(), found[..., 1].max()) == pytest.approx((21, 41), abs=1e-5)
 
 
 def test_pad_and_crop_moves_the_image_by_up_to_the_padding_and_fills_black():

@@ -109,8 +109,8 @@ def test_it_differs_from_scl_in_the_loss_alone():
 def test_its_collapse_is_watched_in_its_first_stage_only(make_contrastive_config):
     config = make_contrastive_config("simclr")
     stages = {stage: make_task(config, stage, (8, 8, 1), 10, 2) for stage in ("scl", "head")}
-    assert stages["scl"].collapsed_loss is not None
-    assert stages["head"].collapsed_loss is None
+    assert stages["scl"].objective.collapsed_loss is not None
+    assert stages["head"].objective.collapsed_loss is None
 
 
 def test_its_views_are_those_of_scl(make_contrastive_config, dataset):

@@ -22,6 +22,7 @@ SWITCHES = {
     "JAX_DEFAULT_PRNG_IMPL": "rbg",
     "JAX_THREEFRY_PARTITIONABLE": "0",
     "JAX_NUMPY_DTYPE_PROMOTION": "strict",
+    "JAX_RANDOM_SEED_OFFSET": "5",
     "JAX_NUM_CPU_DEVICES": "2",
 }
 
@@ -144,6 +145,21 @@ def test_keys_do_not_follow_the_default_generator():
     with jax.default_prng_impl("rbg"):
         other = jax.random.key_data(key_for(3, "order", 5))
     np.testing.assert_array_equal(ours, other)
+
+
+@pytest.mark.parametrize("seed", [0, 3, 2**31 - 1])
+def test_keys_do_not_follow_an_offset_of_all_seeds(seed):
+    def draw(seed):
+        return jax.random.key_data(key_for(seed, "order", 5))
+
+    ours = draw(seed)
+    before = jax.config.jax_random_seed_offset
+    jax.config.update("jax_random_seed_offset", 5)
+    try:
+        np.testing.assert_array_equal(draw(seed), ours)
+        np.testing.assert_array_equal(jax.jit(draw)(np.int32(seed)), ours)
+    finally:
+        jax.config.update("jax_random_seed_offset", before)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ class Data:
 
 @dataclass(frozen=True, config=STRICT)
 class Augment:
-    """Random image transformations: flips first, then in the order of the fields.
+    """Random image transformations: padding, flips, crop, jitter, grayscale, in this order.
 
     0 or None switches one off.
     """
@@ -208,6 +208,8 @@ class Identity:
     """Seed of the first member; the others count up from it."""
     sparsities: tuple[Sparsity, ...] = (0.3, 0.5, 0.7, 0.9)
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the encoder. In float32 JAX multiplies in TF32 on GPUs and in bfloat16 on TPUs, unless
+    `JAX_DEFAULT_MATMUL_PRECISION=highest` is set; heads and losses always are in full precision."""
     data: Data = Data()
     model: Model = Model()
     sup_augment: Augment = Augment(crop_padding=4)
@@ -266,7 +268,8 @@ class MeasureSettings:
     """How trained models are measured."""
 
     probe_models: Positive = 5
-    """Models per sparsity, of the lowest seeds, whose prediction depth and purity are measured."""
+    """Models per sparsity and begin of pruning whose prediction depth and purity are measured: of
+    the lowest seeds, without those that failed."""
     neighbors: Positive = 30
     depth_target: Literal["label", "prediction"] = "label"
     """What a probe must predict: the true label (the paper's code), or the network's prediction

@@ -21,7 +21,7 @@ RGB = Float[Array, "height width 3"]
 """With values in [0, 1]."""
 Number = Float[Array, ""]
 DRAWS = 10
-"""How often torchvision draws a crop before it takes the whole image."""
+"""How often torchvision draws a crop before it takes the largest one in the middle."""
 HUE = 3
 """The number of the hue shift among the four changes of a jitter."""
 LUMA = (0.299, 0.587, 0.114)
@@ -108,7 +108,8 @@ def resized_crop(
 ) -> Image:
     """Cuts a random box and resizes it bilinearly to the image's size.
 
-    As in torchvision, the first of ten draws that fits is taken, and the whole image if none does.
+    As in torchvision, the first of ten draws that fits is taken. If none does, it is the largest
+    box of the asked ratios in the middle: the whole image, unless that is more elongated.
 
     Args:
         key: of this draw.
@@ -128,15 +129,27 @@ def resized_crop(
     widths = jnp.round(jnp.sqrt(area * aspect))
     fits = (heights > 0) & (heights <= height) & (widths > 0) & (widths <= width)
     first = jnp.argmax(fits)
-    box_height = jnp.where(fits.any(), heights[first], height)
-    box_width = jnp.where(fits.any(), widths[first], width)
+    largest_height, largest_width = _largest_box(height, width, ratio)
+    box_height = jnp.where(fits.any(), heights[first], largest_height)
+    box_width = jnp.where(fits.any(), widths[first], largest_width)
 
     # Its place, and the resampling, which is linear along each axis.
     top = jnp.floor(jax.random.uniform(top_key) * (height - box_height + 1))
     left = jnp.floor(jax.random.uniform(left_key) * (width - box_width + 1))
+    top = jnp.where(fits.any(), top, (height - largest_height) // 2)
+    left = jnp.where(fits.any(), left, (width - largest_width) // 2)
     rows = _interpolation(top, box_height, height)
     columns = _interpolation(left, box_width, width)
-    return jnp.einsum("ih,hwc,jw->ijc", rows, image, columns)
+    return jnp.einsum("ih,hwc,jw->ijc", rows, image, columns, precision=jax.lax.Precision.HIGHEST)
+
+
+def _largest_box(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int]:
+    """Height and width of the largest box in an image whose width over height is in `ratio`."""
+    if width < height * ratio[0]:
+        return round(width / ratio[0]), width
+    if width > height * ratio[1]:
+        return height, round(height * ratio[1])
+    return height, width
 
 
 def _interpolation(start: Number, length: Number, size: int) -> Float[Array, "size size"]:

@@ -83,6 +83,7 @@ def this_session() -> dict[str, Any]:
         },
         "processes": jax.process_count(),
         "convolutions": onednn.used(),
+        "matmul_precision": getattr(jax.config, "jax_default_matmul_precision", None) or "default",
     }
 
 

@@ -17,6 +17,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 IMPLEMENTATION = "threefry2x32"
 """Of the random generator."""
+OFFSET = "jax_random_seed_offset"
+"""Of all seeds; a later JAX may have lost it."""
 
 
 @struct.dataclass
@@ -47,6 +49,8 @@ def key_for(seed: Scalar, purpose: str, step: Scalar = 0) -> Key:
     No generator state is kept: a member draws the same alone, in a population, after a resume and
     on any number of devices.
     """
+    # JAX_RANDOM_SEED_OFFSET, which JAX will add, is not a process's to say.
+    seed = seed - offset if (offset := getattr(jax.config, OFFSET, 0)) else seed
     key = jax.random.key(seed, impl=IMPLEMENTATION)
     key = jax.random.fold_in(key, zlib.crc32(purpose.encode()))
     return jax.random.fold_in(key, step)

@@ -220,9 +220,10 @@ def _plateau_steps(
     task: Task, before: TrainState, loss: Float[Array, ""], samples: int
 ) -> Int[Array, ""]:
     """For how many steps in a row the loss has been that of a collapsed encoder."""
-    if task.collapsed_loss is None:
+    collapsed_loss = task.objective.collapsed_loss
+    if collapsed_loss is None:
         return before.plateau_steps
-    collapsed = task.collapsed_loss(task.config, samples)
+    collapsed = collapsed_loss(task.config, samples)
     flat = jnp.abs(loss - collapsed) <= task.config.supcon.collapse_tolerance * collapsed
     counted = jnp.where(flat, before.plateau_steps + 1, 0)
     return jnp.where(before.frozen_at < 0, counted, before.plateau_steps)

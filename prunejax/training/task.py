@@ -65,11 +65,6 @@ class Task:
         """All steps of the stage."""
         return self.settings.epochs * self.epoch_steps
 
-    @property
-    def collapsed_loss(self) -> Callable[[Config, int], float] | None:
-        """As the objective has it."""
-        return self.objective.collapsed_loss
-
     def trained(self, params: Tree) -> Tree:
         """The parts of `params` that this stage changes."""
         if not self.settings.frozen_encoder:
