@@ -483,6 +483,24 @@ def test_what_pruning_costs_has_a_line_for_each_experiment_and_a_band_for_each_m
     ]
 
 
+def test_populations_of_other_sizes_have_a_band_of_their_own(study):
+    """Fewer pruned models than dense ones have more noise."""
+    dense = study["sup_dense"].predictions.copy()
+    dense[0, :9] = (dense[0, :9] + 1) % 4
+    study = study | {"sup_dense": changed(study["sup_dense"], predictions=dense)}
+    models = len(study["sup_dense"].seeds)
+    for name, run in study.items():
+        few = dataclasses.replace(run.config, models=models // 3 if name == "sup_gmp" else models)
+        study[name] = dataclasses.replace(run, config=few)
+    gmp, one_shot = (floors_of(study)[name] for name in ("sup_gmp", "sup_one_shot"))
+    assert gmp.mean == pytest.approx(one_shot.mean * np.sqrt(2))  # of 3 and 1: as of 1.5
+    figure = what_pruning_costs(study)
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts[-3:-1] == ["Sup / GMP: noise floor", "Sup / One-Shot: noise floor"]
+    bands = [patch for patch in figure.axes[1].patches if patch.get_alpha() == 0.15]
+    assert {gmp.low, one_shot.low} <= {band.get_y() for band in bands}
+
+
 def test_one_way_of_pruning_looks_the_same_in_all_methods(study):
     looks = styles.looks_of(study, pruned_experiments(study))
     for first, second in (("sup_gmp", "scl_gmp"), ("sup_one_shot", "scl_one_shot")):

@@ -263,7 +263,8 @@ def test_a_measure_that_a_part_lacks_is_of_the_others_seeds(study, tmp_path, kep
     np.testing.assert_array_equal(run.values("umap"), whole.values("umap"))
     # A report compares by those that it was measured of.
     dense = study["sup_dense"].at(0.0)
-    found = effect("q", Resamples({"sup_gmp": run}), DenseAndPruned(dense, run.at(0.9)))
+    resamples = Resamples({"sup_dense": study["sup_dense"], "sup_gmp": run})
+    found = effect("q", resamples, DenseAndPruned(dense, run.at(0.9)))
     pruned = whole.at(0.9)
     expected = dense.values("mean_q").mean() - pruned.values("mean_q")[of_kept[SEEDS:]].mean()
     assert found.value == pytest.approx(expected, abs=1e-6)

@@ -11,7 +11,7 @@ import pytest
 from report_studies import BYO, OUTSIDERS, make_study, save, save_measures, with_measure
 from test_commands import call
 
-from prunejax.config import Experiment, MeasureSettings, Pruning, UserError, to_json
+from prunejax.config import Experiment, MeasureSettings, Pruning, Schedule, UserError, to_json
 from prunejax.measures import ArraySpec, Column, load_measures
 from prunejax.measures.record import Record, Subject
 from prunejax.measures.store import write as write_record
@@ -282,7 +282,8 @@ def test_runs_that_are_damaged_or_different_are_named_and_the_others_shown(
     shutil.rmtree(root / "scl_one_shot")
     corrupt = root / "sup_gmp" / "measures" / "predictions.npz"
     corrupt.write_bytes(corrupt.read_bytes()[:1000])
-    (root / "sup_dense" / "config.json").write_text(to_json(make_config("sup_dense", models=2)))
+    other = make_config("sup_dense", models=3, compute_dtype="bfloat16")
+    (root / "sup_dense" / "config.json").write_text(to_json(other))
     (root / "scl_gmp" / "metrics.jsonl").unlink()
     (root / "sup_one_shot").rename(root / "copy")
     study = make_study(dataset.test_labels[:50], 10)
@@ -293,7 +294,7 @@ def test_runs_that_are_damaged_or_different_are_named_and_the_others_shown(
     assert list(found.study) == ["scl_dense", "scl_gmp"]
     for start, reason in (
         ("Not shown: sup_gmp", str(corrupt)),
-        ("Not shown: sup_dense", "(models: 2, not 3)"),
+        ("Not shown: sup_dense", "(compute_dtype: bfloat16, not float32)"),
         ("Not shown: copy", "is of sup_one_shot"),
         ("Not shown: scl_delayed_gmp", "test images: 50, not 60"),
         (f"{root / 'scl_gmp' / 'metrics.jsonl'}", "no readable training curve"),
@@ -303,6 +304,44 @@ def test_runs_that_are_damaged_or_different_are_named_and_the_others_shown(
     page = report_of(root, dataset).read_text()
     assert page.count("Not shown:") == 4
     assert "sup_gmp: not run" in page
+
+
+def test_populations_that_training_lets_stand_together_are_shown_together(dataset, tmp_path):
+    """More dense models than pruned ones, and ways of pruning with settings of their own."""
+    study = make_study(np.arange(8) % 2, 2)
+
+    def changed(name, **fields):
+        run = study[name]
+        return dataclasses.replace(run, config=dataclasses.replace(run.config, **fields))
+
+    config = study["sup_dense"].config
+    epochs = dataclasses.replace(config.finetune, epochs=config.finetune.epochs + 1)
+    later = dataclasses.replace(config.prune, sup=Schedule(5, 50, 1))
+    dense = changed("sup_dense", models=30, preset="mine")
+    assert differing(dense, study["sup_gmp"]) == []
+    assert differing(changed("sup_gmp", prune=later), dense) == []
+    longer = changed("sup_one_shot", finetune=epochs)
+    assert differing(longer, study["sup_gmp"]) == []
+    # Of two that are fine-tuned it would be no comparison of what they are called.
+    (told,) = differing(longer, study["scl_one_shot"])
+    assert told.startswith("finetune.epochs: ")
+    for name, run in (study | {"sup_one_shot": longer}).items():
+        save(run, tmp_path / name, dataset.checksum)
+    found = collect(tmp_path, lambda data: dataset)
+    assert set(found.study) == set(study) - {"scl_one_shot"}
+    start = "Not shown: scl_one_shot. It was made with other settings than sup_one_shot (finetune."
+    assert [note for note in found.notes if note.startswith(start)]
+    assert "30 seeds a cell" in about({"sup_dense": dense})
+    both = {"sup_dense": changed("sup_dense", models=4), "sup_gmp": changed("sup_gmp", models=3)}
+    assert "3 to 4 seeds a cell" in about(both)
+
+
+def test_the_page_says_to_what_size_images_were_averaged():
+    run = make_study(np.arange(8) % 2, 2)["sup_dense"]
+    data = dataclasses.replace(run.config.data, image_size=16)
+    small = dataclasses.replace(run, config=dataclasses.replace(run.config, data=data))
+    assert "averaged to 16x16" in about({"sup_dense": small})
+    assert "averaged" not in about({"sup_dense": run})
 
 
 def test_runs_that_were_measured_otherwise_are_not_shown_together():
@@ -318,8 +357,8 @@ def test_runs_that_were_measured_otherwise_are_not_shown_together():
     assert differing(run, other) == ["data checksum: x, not y"]
     other = dataclasses.replace(other, decided_by=frozenset({"neighbors"}))
     assert differing(run, other) == [
-        f"measure.neighbors: {MeasureSettings().neighbors}, not 7",
         "data checksum: x, not y",
+        f"measure.neighbors: {MeasureSettings().neighbors}, not 7",
     ]
 
 

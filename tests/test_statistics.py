@@ -71,28 +71,47 @@ def test_the_noise_floor_takes_subsets_of_any_size_up_to_half():
             statistics.noise_floor(dense, 3, size=size)
 
 
+def voting(rng):
+    """Where each class's share of the votes for each of 2,000 images ends."""
+    weights = rng.gamma(0.25, size=(2000, 10))
+    weights[:, 0] += rng.gamma(3.0, size=2000)
+    return (weights / weights.sum(1, keepdims=True)).cumsum(1)
+
+
+def population(rng, ends, models):
+    """What so many models vote for."""
+    drawn = rng.random((models, 2000, 1))
+    return np.minimum((drawn > ends).sum(2), 9)
+
+
 @pytest.mark.parametrize("models", [8, 10, 20])
 def test_the_floor_of_the_whole_population_is_nearer_than_that_of_its_halves(models):
     """Images whose classes are voted for by chance, some of them nearly evenly."""
     rng = np.random.default_rng(models)
-    weights = rng.gamma(0.25, size=(2000, 10))
-    weights[:, 0] += rng.gamma(3.0, size=2000)
-    ends = (weights / weights.sum(1, keepdims=True)).cumsum(1)
-
-    def population():
-        drawn = rng.random((models, 2000, 1))
-        return np.minimum((drawn > ends).sum(2), 9)
-
+    ends = voting(rng)
     truth, halves, extrapolated = [], [], []
     everyone = np.ones((1, models), np.float32)
     for _ in range(20):
-        first, second = population(), population()
+        first, second = population(rng, ends, models), population(rng, ends, models)
         truth.append(statistics.pie_counts(first, second, everyone, everyone, 10)[0])
         counts = np.asarray(statistics.noise_floor(first, 10, 20))
         halves.append(counts.mean())
         extrapolated.append(statistics.floor_at(counts, models // 2, models).mean())
     assert np.mean(extrapolated) == pytest.approx(np.mean(truth), rel=0.1)
     assert np.mean(halves) > 1.3 * np.mean(truth)
+
+
+def test_the_floor_of_unequal_populations_is_that_of_their_harmonic_mean():
+    rng = np.random.default_rng(4)
+    ends = voting(rng)
+    counted, expected = [], []
+    for _ in range(20):
+        first, second = population(rng, ends, 24), population(rng, ends, 8)
+        votes = [np.ones((1, len(models)), np.float32) for models in (first, second)]
+        counted.append(statistics.pie_counts(first, second, *votes, 10)[0])
+        counts = np.asarray(statistics.noise_floor(first, 10, 20))
+        expected.append(statistics.floor_at(counts, 12, 12).mean())  # of 24 and 8
+    assert np.mean(expected) == pytest.approx(np.mean(counted), rel=0.1)
 
 
 def test_as_many_seeds_as_would_decide_have_an_interval_that_leaves_out_zero():

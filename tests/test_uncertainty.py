@@ -145,6 +145,26 @@ def test_models_of_one_seed_are_resampled_together(study):
     assert row.pies_difference.text == "0 [0, 0]"
 
 
+def test_what_few_seeds_were_measured_for_is_resampled_among_these():
+    """Of draws among all seeds as many hit them as chance has it, which spreads more."""
+    rng = np.random.default_rng(0)
+    study = make_study(rng.integers(0, 4, 40), 4, seeds=12)
+    values = rng.normal(size=12).astype(np.float32)
+    run = study["sup_gmp"]
+    kept = run.seeds < 5
+    run = with_measure(run, Column("few", "Few"), values[run.seeds], measured=kept)
+    resamples = Resamples({"sup_gmp": run})
+    measured = run.at(0.9).only_measured("few")
+    few = resamples.of_measured("few").mean(measured, measured.values("few"))
+    weights = statistics.bootstrap_weights(5)
+    np.testing.assert_allclose(few, weights @ values[:5] / 5, rtol=1e-5)
+    among_all = resamples.mean(measured, measured.values("few"))
+    assert np.nanstd(among_all) > 1.05 * np.std(few)
+    assert resamples.of_measured("few") is resamples.of_measured("few")
+    whole = resamples.of_measured("predictions")
+    np.testing.assert_array_equal(whole.weights, resamples.weights)
+
+
 def test_resamples_that_draw_none_of_a_cells_models_do_not_count(study):
     lost = np.isin(np.arange(6), (3, 4))
     lossy = study | {"scl_gmp": changed(study["scl_gmp"], excluded=lost)}

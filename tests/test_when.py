@@ -162,8 +162,9 @@ def test_the_sentence_says_which_way_the_trend_goes(study):
         sentences[1],
     )
     assert plain == (
-        "Of the starting points tried, Sup loses least (15.0 points) if pruning begins at 0%, and "
-        "SCL loses least (15.0 points) if pruning begins at 50% of the first training stage."
+        "Of the starting points tried, Sup loses least on average (15.0 points) if pruning begins "
+        "at 0%, and SCL loses least on average (15.0 points) if pruning begins at 50% of the first "
+        "training stage."
     )
 
 

@@ -57,8 +57,9 @@ def load_config(run_dir: str | os.PathLike[str]) -> Config:
     return from_json(text, str(path))
 
 
-MAY_DIFFER = ("experiment", "sparsities")
-"""Fields of `Identity` in which the runs of one study may differ."""
+MAY_DIFFER = ("experiment", "sparsities", "preset", "models", "seed", "finetune", "prune")
+"""Fields of `Identity` in which the runs of one study may differ, so that they can be shown beside
+each other and pruned ones start from dense ones."""
 OPERATIONAL = tuple(field.name for field in dataclasses.fields(Operation))
 DESCRIPTIVE = ("experiment.label", "experiment.against")
 """Fields of `Identity` that only say how a run is shown."""

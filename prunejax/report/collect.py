@@ -6,12 +6,12 @@ from typing import NamedTuple
 from etils import epath
 
 from prunejax.config import Config, Data, UserError, differences
-from prunejax.config.counts import counted
 from prunejax.config.files import MAY_DIFFER
 from prunejax.data import Dataset
 from prunejax.measures import RunMeasures, load_measures
+from prunejax.methods import is_one_shot
 from prunejax.report.figures import Curves
-from prunejax.report.study import sweeps
+from prunejax.report.study import seeds_a_cell, sweeps
 from prunejax.runs.directory import differing_data, load_provenance
 from prunejax.runs.log import load_curves
 from prunejax.types import Path
@@ -62,7 +62,7 @@ def collect(workdir: Path, load_data: Callable[[Data], Dataset]) -> Collected:
         study=shown,
         curves=_curves(workdir, shown, notes),
         dataset=_images(reference, load_data, notes),
-        source=_source(workdir, shown, reference.config),
+        source=_source(workdir, shown),
         notes=notes,
         config=reference.config,
     )
@@ -81,14 +81,17 @@ def _alike(
     study: dict[str, RunMeasures], reference: RunMeasures, notes: list[str]
 ) -> dict[str, RunMeasures]:
     """The runs that can be shown beside the reference; a note on each other one."""
-    shown = {}
+    shown: dict[str, RunMeasures] = {}
     for name, run in study.items():
-        different = differing(run, reference)
-        if different:
-            notes.append(
-                f"Not shown: {name}. It was made with other settings than {reference.name} "
-                f"({'; '.join(different)})"
-            )
+        # Two that can be shown beside the reference may still not be beside each other.
+        for other in (reference, *shown.values()):
+            different = differing(run, other)
+            if different:
+                notes.append(
+                    f"Not shown: {name}. It was made with other settings than {other.name} "
+                    f"({'; '.join(different)})"
+                )
+                break
         else:
             shown[name] = run
     return shown
@@ -187,29 +190,38 @@ def in_order(study: dict[str, RunMeasures]) -> dict[str, RunMeasures]:
 
 def differing(run: RunMeasures, other: RunMeasures) -> list[str]:
     """What keeps two runs from being shown together."""
-    told = differences(run.config, other.config, apart=MAY_DIFFER)
+    told = trained_otherwise(run, other)
     # Of how they were measured only that counts on which measures of both depend.
     for field in sorted(run.decided_by & other.decided_by):
         ours = getattr(run.config.measure, field)
         theirs = getattr(other.config.measure, field)
         if ours != theirs:
             told.append(f"measure.{field}: {ours}, not {theirs}")
+    return told
+
+
+def trained_otherwise(run: RunMeasures, other: RunMeasures) -> list[str]:
+    """What keeps the models of two runs from being compared, however they were measured."""
+    apart = list(MAY_DIFFER)
+    if is_one_shot(run.config.experiment) and is_one_shot(other.config.experiment):
+        apart.remove("finetune")
+    told = differences(run.config, other.config, apart)
     told += differing_data(run.data_checksum, other.data_checksum)
     if len(run.labels) != len(other.labels):
         told.append(f"test images: {len(run.labels)}, not {len(other.labels)}")
     return told
 
 
-def _source(workdir: Path, study: dict[str, RunMeasures], config: Config) -> str:
+def _source(workdir: Path, study: dict[str, RunMeasures]) -> str:
     """What every caption ends with."""
     excluded = any(run.excluded.any() for run in study.values())
     fewer = ", less those excluded" if excluded else ""
+    presets = ", ".join(sorted({run.config.preset for run in study.values()}))
     commits = set()
     for name in study:
         commits.update(map(_short, load_provenance(workdir / name)["commits"]))
     return (
-        f"n = {counted(config.models, 'seed')} a cell{fewer}, preset {config.preset}, "
-        f"commit {', '.join(sorted(commits))}."
+        f"n = {seeds_a_cell(study)}{fewer}, preset {presets}, commit {', '.join(sorted(commits))}."
     )
 
 

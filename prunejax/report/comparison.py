@@ -75,6 +75,7 @@ def effect(name: str, resamples: Resamples, models: DenseAndPruned) -> Effect:
         pruned = pruned.only_measured("mean_q")
         if dense is None or pruned is None:
             return UNKNOWN
+        resamples = resamples.of_measured("mean_q")
         before = dense.values("mean_q")
         after = pruned.values("mean_q")
     else:
@@ -106,7 +107,8 @@ def _deeper(resamples: Resamples, models: DenseAndPruned) -> Effect:
     # The PIEs are held as they are: only the probed models are resampled.
     depth = probed.values("depth")
     deeper = depth[:, pies].mean(1) - depth[:, ~pies].mean(1)
-    return Effect(float(deeper.mean()), resamples.mean(probed, deeper), len(deeper))
+    replicates = resamples.of_measured("depth").mean(probed, deeper)
+    return Effect(float(deeper.mean()), replicates, len(deeper))
 
 
 class Compared(NamedTuple):
@@ -305,7 +307,7 @@ def overlap(study: Study) -> Table:
     header = ["Pruning", a, b, "Sparsity [%]", f"{a} PIEs", f"{b} PIEs", "both"]
     header += ["Jaccard", "Jaccard by chance", "p (as many shared by chance)"]
     heading = f"PIEs that {a} and {b} share, among {scope(study)}"
-    note = "By chance: what random sets of these sizes would share."
+    note = "By chance: what random sets of these sizes would share. p of each row by itself."
     return Table("overlap", heading, header, rows, note)
 
 

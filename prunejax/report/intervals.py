@@ -89,6 +89,7 @@ def _measured(resamples: Resamples, models: RunMeasures, column: Column) -> Cell
     # A model's value is its mean over whatever else the array has: images, classes.
     if values.ndim > 1:
         values = values.mean(axis=tuple(range(1, values.ndim)))
+    resamples = resamples.of_measured(column.array)
     return mean_with_interval(resamples, measured, column.scale * values, column.digits)
 
 

@@ -12,9 +12,10 @@ from prunejax.report.table import Cell
 DRAWS = 100
 """Of subsets of each size."""
 FLOOR = (
-    "Noise floor: the PIEs that training noise alone makes between two populations as large as the "
-    f"dense one. Estimated between random halves of the dense models ({DRAWS} splits), times the "
-    "square root of a half's share of the models; rough below 8 models."
+    "Noise floor: the PIEs that training noise alone makes between two populations as large as "
+    f"those compared. Estimated between random halves of the dense models ({DRAWS} splits), times "
+    "the square root of a half's share of the models (of unequal numbers their harmonic mean); "
+    "rough below 8 models."
 )
 """What must be known of it."""
 NO_FLOOR = "needs 2 dense models"
@@ -23,7 +24,7 @@ MOST_SIZES = 8
 
 
 class Floor(NamedTuple):
-    """The noise floor of populations as large as that of the dense models."""
+    """The noise floor of populations as large as those that are compared."""
 
     mean: float
     low: float
@@ -31,26 +32,39 @@ class Floor(NamedTuple):
     high: float
 
 
-def floor_of(dense: RunMeasures | None) -> Floor | None:
-    """The noise floor, or None for fewer than 2 dense models."""
+def floor_of(dense: RunMeasures | None, pruned: int | None = None) -> Floor | None:
+    """The noise floor, or None for fewer than 2 dense models.
+
+    Args:
+        dense: the dense models.
+        pruned: how many models they are compared with; None: as many.
+    """
     if dense is None or len(dense.seeds) < 2:
         return None
     models = len(dense.seeds)
+    pruned = models if pruned is None else pruned
+    # The noise of a difference is that of both sides: the mean of their variances counts.
+    size = 2 * models * pruned / (models + pruned)
     counts = noise_floor(dense.predictions, len(dense.class_names), DRAWS)
-    scaled = floor_at(counts, models // 2, models)
+    scaled = floor_at(counts, models // 2, size)
     return Floor(float(scaled.mean()), float(scaled.min()), float(scaled.max()))
 
 
 def floors_of(study: Study) -> dict[str, Floor | None]:
-    """The noise floor of each experiment, which is that of its dense models."""
-    # A hundred splits each: experiments of one dense parent share its floor.
-    of_dense: dict[str | None, Floor | None] = {}
+    """The noise floor of each experiment, from its dense models, for as many as it has."""
+    # A hundred splits each: experiments of one dense parent and one size share its floor.
+    known: dict[tuple[str | None, int | None], Floor | None] = {}
     floors = {}
-    for name in study:
-        holder = holder_of(study, name, 0.0)
-        if holder not in of_dense:
-            of_dense[holder] = floor_of(at(study, name, 0.0))
-        floors[name] = of_dense[holder]
+    for name, run in study.items():
+        dense = at(study, name, 0.0)
+        # A population that is as large as the dense one and lost models is held to be as large.
+        pruned = run.config.models
+        dense_run = study.get(holder_of(study, name, 0.0) or "")
+        same = dense_run is None or dense_run.config.models == pruned
+        key = (holder_of(study, name, 0.0), None if same else pruned)
+        if key not in known:
+            known[key] = floor_of(dense, key[1])
+        floors[name] = known[key]
     return floors
 
 

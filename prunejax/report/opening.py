@@ -67,7 +67,7 @@ def _best_begin(study: Study, found: list[Trend]) -> str:
             label = sweep_label(study, trend.sweep)
             begin = f"{100 * trend.cheapest:.3g}%"
             lost = f"{trend.lost[trend.cheapest]:.1f} points"
-            told.append(f"{label} loses least ({lost}) if pruning begins at {begin}")
+            told.append(f"{label} loses least on average ({lost}) if pruning begins at {begin}")
     if not told:
         return ""
     return f"Of the starting points tried, {', and '.join(told)} of the first training stage."

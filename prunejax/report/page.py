@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 import jinja2
 from matplotlib.figure import Figure
 
-from prunejax.config.counts import counted
 from prunejax.config.errors import in_one_line
 from prunejax.data import Dataset
 from prunejax.report.all_tables import table_makers
@@ -29,6 +28,7 @@ from prunejax.report.study import (
     methods,
     question,
     scope,
+    seeds_a_cell,
     settings_of,
 )
 from prunejax.report.table import Table
@@ -198,9 +198,11 @@ def about(study: Study) -> str:
     architecture = config.appearance.architecture or config.model.name
     count = config.data.train_examples
     trained = "all" if count is None else f"{count:,}"
+    side = config.data.image_size
+    size = "" if side is None else f", averaged to {side}x{side},"
     text = (
-        f"{architecture} trained on {trained} training images of {config.data.name} and measured "
-        f"on {scope(study)}, {counted(config.models, 'seed')} a cell."
+        f"{architecture} trained on {trained} training images of {config.data.name}{size} and "
+        f"measured on {scope(study)}, {seeds_a_cell(study)}."
     )
     if not any(run.has("depth") for run in study.values()):
         return text

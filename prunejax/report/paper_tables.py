@@ -14,7 +14,13 @@ from prunejax.report.comparison import (
     verdict,
 )
 from prunejax.report.noise import FLOOR, noise_floors
-from prunejax.report.published import Published, find_papers, paper_key, paper_title
+from prunejax.report.published import (
+    Published,
+    find_papers,
+    other_depth,
+    paper_key,
+    paper_title,
+)
 from prunejax.report.resamples import INTERVALS, Resamples
 from prunejax.report.study import (
     DenseAndPruned,
@@ -125,10 +131,12 @@ def findings(study: Study, published: Published | None = None) -> Table:
 
     header = ["Finding", "Ours [95%]", "Holds here", "Noise floor of each experiment [range]"]
     heading = f"What the paper finds at {percent(study, sparsity)}%, PIEs among {scope(study)}"
-    note = f"95% {INTERVALS}. {POWER} {FLOOR} Shown: mean and range."
+    note = f"95% {INTERVALS}. Each finding by itself, not corrected for their number. {POWER} "
+    note += f"{FLOOR} Shown: mean and range."
     if published is not None:
         header.append("Paper")
         note += " Paper: PIEs among 10,000, of 30 WRN-16-2 models."
+        note += other_depth(study, published)
     return Table("findings", heading, header, rows, note)
 
 

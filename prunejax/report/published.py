@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from prunejax.config import Pruning
-from prunejax.report.study import Study, experiment, title
+from prunejax.report.study import Study, experiment, settings_of, title
 
 Published = Mapping[str, Mapping[str, Mapping[Any, str]]]
 """Numbers as the paper writes them: by column, experiment and sparsity.
@@ -62,6 +62,18 @@ def number(
         return None
     found = published.get(column, {}).get(key, {}).get(sparsity, "-")
     return None if found == "-" else found
+
+
+def other_depth(study: Study, published: Published | None) -> str:
+    """Why the paper's depths are not those of our layers, as the end of a note; or nothing."""
+    if published is None:
+        return ""
+    told = []
+    if settings_of(study, "depth").depth_count != "last_wrong":
+        told.append("counts the last wrong probe, usually one less than the first right one")
+    if next(iter(study.values())).config.appearance.architecture != ARCHITECTURE:
+        told.append(f"is of the layers of {ARCHITECTURE}")
+    return f" The paper's depth {', and '.join(told)}." if told else ""
 
 
 def paper_title(study: Study, key: str) -> str:

@@ -14,10 +14,15 @@ INTERVALS = (
 
 
 class Resamples:
-    """Replicates of a study: the same draws of seeds for all cells, so that pairs stay pairs."""
+    """Replicates of a study: the same draws of seeds for all cells, so that pairs stay pairs.
+
+    Where runs are of unequal seeds, intervals are therefore wider than they need be.
+    """
 
     def __init__(self, study: Study) -> None:
         """Draws the seeds of all runs, with replacement."""
+        self._study = study
+        self._of_measured: dict[str, Resamples] = {}
         # One weight for each seed, whatever the cell: runs of one seed share batches and views.
         self.seeds = np.unique(np.concatenate([run.seeds for run in study.values()]))
         self.weights = bootstrap_weights(len(self.seeds))
@@ -25,6 +30,17 @@ class Resamples:
     def of(self, models: RunMeasures) -> np.ndarray:
         """Each model's weight in each resample, `[resamples, models]`."""
         return self.weights[:, np.searchsorted(self.seeds, models.seeds)]
+
+    def of_measured(self, array: str) -> "Resamples":
+        """Draws among the seeds for which an array was measured in any run, of those as many.
+
+        Draws among all seeds would hit these ever so often, which makes intervals too wide.
+        """
+        if array not in self._of_measured:
+            known = {name: run.only_measured(array) for name, run in self._study.items()}
+            measured = {name: run for name, run in known.items() if run is not None}
+            self._of_measured[array] = Resamples(measured)
+        return self._of_measured[array]
 
     def mean(self, models: RunMeasures, values: np.ndarray) -> np.ndarray:
         """Replicates of the mean of `values [models]`; NaN where none of these models is drawn."""

@@ -297,6 +297,14 @@ def scope(study: Study) -> str:
     return f"{len(next(iter(study.values())).labels):,} test images"
 
 
+def seeds_a_cell(study: Study) -> str:
+    """How many seeds were trained: `5 seeds a cell`; `4 to 5` where runs differ."""
+    counts = [run.config.models for run in study.values()]
+    low, high = min(counts), max(counts)
+    lowest = "" if low == high else f"{low} to "
+    return f"{lowest}{counted(high, 'seed')} a cell"
+
+
 def measured_models(study: Study, array: str) -> str:
     """For how many models an array was measured: `2 models a cell`; `1 to 2` where cells differ."""
     counts = [measured for measured, _ in _measured_of_each(study, array)] or [0]

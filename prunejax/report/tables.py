@@ -12,7 +12,7 @@ import numpy as np
 from prunejax.config.counts import counted
 from prunejax.measures import RunMeasures
 from prunejax.report.noise import FLOOR, NO_FLOOR, floors_of
-from prunejax.report.published import Published, number
+from prunejax.report.published import Published, number, other_depth
 from prunejax.report.study import (
     Shown,
     Study,
@@ -214,6 +214,7 @@ def table_6(study: Study, published: Published | None = None) -> Table:
         f"{scope(study)}, mean ± std over images"
     )
     note = "At sparsity 0: the dense models', of the images that are PIEs at any sparsity."
+    note += other_depth(study, published)
     table = Table("table_6", heading, note=note)
     # Also keys of the published numbers, as are the headers of the other tables.
     columns = {"depth of PIEs": column(True), "of non-PIEs": column(False)}

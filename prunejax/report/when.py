@@ -108,6 +108,7 @@ def _q(resamples: Resamples, models: DenseAndPruned) -> Quantity:
     of_dense = np.nan if dense is None else float(dense.values("mean_q").mean())
     if pruned is None:
         return Quantity(Cell("not measured"), of_dense)
+    resamples = resamples.of_measured("mean_q")
     cell = mean_with_interval(resamples, pruned, pruned.values("mean_q"), DIGITS["q"])
     return Quantity(cell, of_dense)
 
@@ -123,6 +124,7 @@ def _depth(resamples: Resamples, models: DenseAndPruned) -> Quantity:
     if not pies.any():
         return Quantity(Cell("no PIEs"), others)
     of_pies = depth[:, pies].mean(1)
+    resamples = resamples.of_measured("depth")
     return Quantity(mean_with_interval(resamples, probed, of_pies, DIGITS["depth"]), others)
 
 

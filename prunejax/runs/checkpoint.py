@@ -19,13 +19,12 @@ from prunejax.config import Config, UserError, differences, from_json, load_conf
 from prunejax.config.files import MAY_DIFFER
 from prunejax.methods import stage_settings, stages_of
 from prunejax.pruning import begin_schedules, expected_sparsity, make_pruner
-from prunejax.pruning.masks import sparsity
+from prunejax.pruning.masks import name_of, sparsity
 from prunejax.runs import damage
 from prunejax.runs.directory import differing_data, require_room
 from prunejax.runs.manager import (
     KEPT,
     disk_trouble,
-    name_of,
     open_manager,
     record_newest,
     steps_of,
@@ -339,8 +338,7 @@ def refuse_other_parent(
     Raises:
         UserError: naming the fields in which they differ.
     """
-    apart = (*MAY_DIFFER, "preset", "models", "seed", "finetune", "prune")
-    different = differences(config, dense, apart)
+    different = differences(config, dense, MAY_DIFFER)
     different += differing_data(data_checksum, dense_checksum)
     ours, theirs = config.experiment.method, dense.experiment.method
     if ours != theirs:

@@ -53,17 +53,20 @@ def find_fork(
         by `execution.fork`.
 
     Raises:
-        UserError: if the dense run is of other settings or data, or a checkpoint cannot be read for
-            another reason than damage.
+        UserError: if the dense run is of other settings or data, whether anything is forked or not;
+            or if a checkpoint cannot be read for another reason than damage.
     """
     experiment = config.experiment
-    if not config.execution.fork or not is_gradual(experiment) or experiment.dense is None:
+    if not is_gradual(experiment) or experiment.dense is None:
         return None
     run_dir = workdir / experiment.dense
     if not (run_dir / "config.json").exists():
         return None
     dense_config, provenance = load_config(run_dir), load_provenance(run_dir)
+    # Whether anything is forked or not: what differs cannot be compared later.
     refuse_other_parent(config, dense_config, run_dir, data_checksum, provenance["data_checksum"])
+    if not config.execution.fork:
+        return None
 
     firsts = np.array(first_updates(task))[members.begins]
     found: dict[int, RestoredPopulation] = {}

@@ -16,6 +16,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from prunejax.config import Config, UserError
 from prunejax.config.errors import in_one_line
+from prunejax.pruning.masks import name_of
 from prunejax.runs import damage
 from prunejax.runs.directory import TRIAL, is_remote, require_keepable
 from prunejax.training import hosts
@@ -144,17 +145,12 @@ def read_note(manager: ocp.CheckpointManager, step: int) -> Any:  # noqa: ANN401
 
 
 def read_arrays(manager: ocp.CheckpointManager, step: int) -> dict[str, np.ndarray]:
-    """Every array of a checkpoint, as it says itself that they are, by `name_of` of its path."""
+    """Every array of a checkpoint, as it says itself that they are, by the name of its leaf."""
     found = manager.item_metadata(step)["state"].tree
     template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), found)
     only_state = ocp.args.Composite(state=ocp.args.StandardRestore(template))
     state = manager.restore(step, args=only_state)["state"]
     return {name_of(path): leaf for path, leaf in jax.tree.leaves_with_path(state)}
-
-
-def name_of(path: tuple) -> str:
-    """A leaf's name, `params/encoder/stem/kernel`; the same in a `TrainState` and a checkpoint."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def record_newest(manager: ocp.CheckpointManager) -> None:

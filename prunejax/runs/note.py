@@ -12,8 +12,9 @@ import orbax.checkpoint as ocp
 
 from prunejax.config import Config, to_json
 from prunejax.data import digest
+from prunejax.pruning.masks import name_of
 from prunejax.runs.damage import Damaged, digest_holds, with_digest
-from prunejax.runs.manager import name_of, read_arrays, read_note
+from prunejax.runs.manager import read_arrays, read_note
 from prunejax.training import hosts
 from prunejax.training.devices import local_rows
 from prunejax.training.members import members_of

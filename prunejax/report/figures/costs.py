@@ -19,7 +19,7 @@ from prunejax.report.figures.style import (
     side_by_side,
     subplots,
 )
-from prunejax.report.noise import floors_of
+from prunejax.report.noise import Floor, floors_of
 from prunejax.report.resamples import Resamples
 from prunejax.report.study import (
     Study,
@@ -94,16 +94,17 @@ def _draw_floors(axis: Axes, study: Study) -> dict[str, Patch]:
     """A band for each noise floor; returns them by what they are called."""
     floors = floors_of(study)
     bands: dict[str, Patch] = {}
-    # One for each dense parent, by the first experiment that has it.
-    first_of: dict[str | None, str] = {}
+    # One for each dense parent, or several where it is compared with populations of several sizes.
+    of_parent: dict[str | None, dict[Floor, str]] = {}
     for name in pruned_experiments(study):
-        first_of.setdefault(holder_of(study, name, 0.0), name)
-    for name in first_of.values():
         floor = floors[name]
-        if floor is None:
-            continue
-        method = method_of(study, name)
-        colour = colours(study)[method.name]
-        axis.axhspan(floor.low, floor.high, color=colour, alpha=0.15, linewidth=0)
-        bands[f"{method.label}: noise floor"] = Patch(color=colour, alpha=0.15)
+        if floor is not None:
+            of_parent.setdefault(holder_of(study, name, 0.0), {}).setdefault(floor, name)
+    for named in of_parent.values():
+        for floor, name in named.items():
+            method = method_of(study, name)
+            colour = colours(study)[method.name]
+            whose = method.label if len(named) == 1 else title(study, name)
+            axis.axhspan(floor.low, floor.high, color=colour, alpha=0.15, linewidth=0)
+            bands[f"{whose}: noise floor"] = Patch(color=colour, alpha=0.15)
     return bands
