@@ -54,7 +54,8 @@ def pies_and_noise(study: Study) -> Figure:
             axis.set_ylabel("PIEs [test images]")
             axis.tick_params(labelleft=True)  # also where the first panel has none
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axis.legend(fontsize=8)
+            # Below, for on the panel it would hide some of the noise.
+            axis.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.18))
             set_title(axis, heading, WIDTH)
         # Only now: to set a limit is to end its fitting to lines that are drawn later.
         axes[0, 0].set_ylim(bottom=0)
