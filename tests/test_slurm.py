@@ -177,7 +177,7 @@ def test_a_job_of_two_tasks_is_stopped_queued_again_and_ends(cluster, tmp_path, 
     # The first experiment alone, stopped after three steps.
     job = slurm("sbatch", "--parsable", "--array=0", str(script)).strip()
     metrics = workdir / "sup_dense" / "metrics.jsonl"
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while not metrics.exists() or metrics.read_text().count("\n") < 3:
         assert time.monotonic() < deadline, texts(logs)
         time.sleep(0.05)
