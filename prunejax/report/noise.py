@@ -56,14 +56,13 @@ def floors_of(study: Study) -> dict[str, Floor | None]:
     known: dict[tuple[str | None, int | None], Floor | None] = {}
     floors = {}
     for name, run in study.items():
-        dense = at(study, name, 0.0)
+        holder = holder_of(study, name, 0.0)
+        dense_run = study.get(holder or "")
         # A population that is as large as the dense one and lost models is held to be as large.
-        pruned = run.config.models
-        dense_run = study.get(holder_of(study, name, 0.0) or "")
-        same = dense_run is None or dense_run.config.models == pruned
-        key = (holder_of(study, name, 0.0), None if same else pruned)
+        same = dense_run is None or dense_run.config.models == run.config.models
+        key = (holder, None if same else run.config.models)
         if key not in known:
-            known[key] = floor_of(dense, key[1])
+            known[key] = floor_of(at(study, name, 0.0), key[1])
         floors[name] = known[key]
     return floors
 

@@ -299,18 +299,20 @@ def scope(study: Study) -> str:
 
 def seeds_a_cell(study: Study) -> str:
     """How many seeds were trained: `5 seeds a cell`; `4 to 5` where runs differ."""
-    counts = [run.config.models for run in study.values()]
-    low, high = min(counts), max(counts)
-    lowest = "" if low == high else f"{low} to "
-    return f"{lowest}{counted(high, 'seed')} a cell"
+    return _a_cell([run.config.models for run in study.values()], "seed")
 
 
 def measured_models(study: Study, array: str) -> str:
     """For how many models an array was measured: `2 models a cell`; `1 to 2` where cells differ."""
     counts = [measured for measured, _ in _measured_of_each(study, array)] or [0]
+    return _a_cell(counts, "model")
+
+
+def _a_cell(counts: list[int], noun: str) -> str:
+    """How many of something the cells have, as a number or its range."""
     low, high = min(counts), max(counts)
     lowest = "" if low == high else f"{low} to "
-    return f"{lowest}{counted(high, 'model')} a cell"
+    return f"{lowest}{counted(high, noun)} a cell"
 
 
 def of_all_models(study: Study, array: str) -> bool:
