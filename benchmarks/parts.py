@@ -9,12 +9,12 @@ from jax.sharding import PartitionSpec
 
 from benchmarks.problem import random_dataset, task_of
 from benchmarks.spec import Round, Spec
-from prunejax import neighbors, prune
+from prunejax import measures, pruning
 from prunejax.training import population
 from prunejax.training.devices import make_mesh
 from prunejax.training.members import members_of
+from prunejax.training.spec import make_batch
 from prunejax.training.state import key_for
-from prunejax.training.task import make_batch
 from prunejax.types import Array, Scalar, Tree
 
 SPARSITY = 0.9
@@ -53,7 +53,7 @@ def masks(spec: Spec) -> Round:
     """One layerwise mask update of all models, as `training.step` makes it."""
 
     def update(params: Tree, masks: Tree) -> Tree:
-        return prune.layerwise_masks(params, masks, SPARSITY)
+        return pruning.layerwise_masks(params, masks, SPARSITY)
 
     return _updates(spec, update)
 
@@ -92,7 +92,7 @@ def knn(spec: Spec) -> Round:
     """Our probe as it is called by the measures."""
     del spec
     train, labels, test = _features()
-    return lambda: np.asarray(neighbors.knn_predict(train, labels, test))
+    return lambda: np.asarray(measures.knn_predict(train, labels, test))
 
 
 def knn_sklearn(spec: Spec) -> Round:
@@ -109,7 +109,7 @@ def knn_top_k(spec: Spec) -> Round:
     """Our probe under `jit`, which searches by `lax.top_k`."""
     del spec
     train, labels, test = jax.device_put(_features())
-    program = jax.jit(neighbors.knn_predict)
+    program = jax.jit(measures.knn_predict)
     return lambda: jax.block_until_ready(program(train, labels, test))
 
 

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 
+import benchmarks.strategies  # noqa: F401, which adds what ours is compared with
 from benchmarks.spec import Spec
 from experiments.presets import PAPER
 from experiments.studies.paper import SCL_DENSE, SUP_DENSE
 from prunejax.config import Config, Execution, Model
 from prunejax.data import Dataset
-from prunejax.training.task import Task, make_tasks
+from prunejax.training.spec import StageSpec, make_specs
 
 
 def make_config(spec: Spec) -> Config:
@@ -41,6 +42,6 @@ def random_dataset(spec: Spec) -> Dataset:
     return Dataset("random", class_names, images, labels, images, labels)
 
 
-def task_of(spec: Spec, dataset: Dataset) -> Task:
+def task_of(spec: Spec, dataset: Dataset) -> StageSpec:
     """The stage that `spec` is about."""
-    return make_tasks(make_config(spec), dataset)[spec.stage]
+    return make_specs(make_config(spec), dataset)[spec.stage]

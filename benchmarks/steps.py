@@ -19,9 +19,9 @@ from prunejax.training import step as single
 from prunejax.training.members import members_of
 from prunejax.training.plan import Plan, make_plan
 from prunejax.training.programs import Programs, make_programs, shared_arguments
+from prunejax.training.spec import Metrics, StageSpec
 from prunejax.training.state import TrainState
 from prunejax.training.step import PerModel, Shared
-from prunejax.training.task import Metrics, Task
 from prunejax.types import Array, Scalar
 
 # --------------------------------------------------------------- our programs
@@ -30,7 +30,7 @@ from prunejax.types import Array, Scalar
 class Rehearsal(NamedTuple):
     """The programs that train a population, and their calls."""
 
-    task: Task
+    task: StageSpec
     dataset: Dataset
     program: Programs
     plan: Plan

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import joblib
+
 from benchmarks.duel import Contestant, duel
 from benchmarks.spec import Spec
-from prunejax.training import machine
 
 NETWORKS = {
     "WRN-16-2, 32x32": Spec(depth=16, widen=2, size=32, stage="sup", steps=1),
@@ -23,7 +24,7 @@ NETWORKS = {
     "WRN-10-1, 8x8": Spec(depth=10, widen=1, size=8, stage="sup", steps=10),
 }
 """A network, the images' size, the loss, and the steps in a round."""
-CORES = machine.cores()
+CORES = joblib.cpu_count()
 LAUNCHED = {"GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", "")}
 """What ./launch.sh bench sets, for contestants that are run as the scripts are."""
 Row = dict[str, Any]

@@ -8,9 +8,10 @@ import platform
 import re
 from pathlib import Path
 
+import joblib
+
 from benchmarks.suites import Options, Row
 from prunejax.runs import provenance
-from prunejax.training.machine import cores
 
 PACKAGES = {"jax": "jax", "jaxlib": "jaxlib", "torch": "torch", "scikit-learn": "sklearn"}
 """The packages whose versions are told, and their modules."""
@@ -61,7 +62,7 @@ def _line(cells: list[str]) -> str:
 
 def machine() -> str:
     """The processor, its cores, the versions of packages and the memory settings."""
-    parts = [_processor(), f"{cores()} cores"]
+    parts = [_processor(), f"{joblib.cpu_count()} cores"]
     for package, module in PACKAGES.items():
         if importlib.util.find_spec(module):
             parts.append(f"{package} {importlib.metadata.version(package)}")

@@ -1,4 +1,4 @@
-"""What a command shows while it works: progress bars, frozen members, TensorBoard."""
+"""What a command shows while it works: progress bars, failed members, TensorBoard."""
 
 import contextlib
 import importlib.util
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prunejax.config import Config, UserError
+from prunejax.config import UserError
 from prunejax.config.counts import counted
 from prunejax.config.levels import fraction
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from prunejax.runs import Start
     from prunejax.training.progress import Progress
+    from prunejax.training.spec import StageSpec
 
 
 class _Lines:
@@ -84,85 +85,72 @@ def training_bar(start: "Start") -> Iterator[Callable[[str, float], None]]:
     Gives `on_step(stage, steps of it that are done)`, as `runs.train` calls it.
     """
     steps = start.stage_steps
-    ends = np.cumsum([0, *steps.values()]).tolist()
-    first_steps = dict(zip(steps, ends[:-1], strict=True))
-    known_steps, known_images = _images_until(start)
+    ends = np.cumsum([0, *steps.values()])
+    first_steps = dict(zip(steps, ends[:-1].tolist(), strict=True))
+    images = np.cumsum(
+        [0, *(spec.steps * _images_a_step(start, spec) for spec in start.specs.values())]
+    )
 
     def images_after(step: float) -> int:
-        return int(np.interp(step, known_steps, known_images))
+        return int(np.interp(step, ends, images))
 
     name = start.config.experiment.name
     # A run that turns out not to be writable is refused in one line, which stands alone: so
     # nothing is shown before the first step.
     done = images_after(start.done)
-    with bar(name, int(known_images[-1]), done, at_first=False) as shown:
-        told = False
+    with bar(name, int(images[-1]), done, at_first=False) as shown:
+        is_first = True
 
         def on_step(stage: str, step: float) -> None:
-            nonlocal told
-            if not told:
-                _tell_start(start)
+            nonlocal is_first
+            if is_first:
+                _print_start(start)
                 shown.unpause()  # what was compiled until now says nothing of the time left
-                told = True
+                is_first = False
             shown.set_postfix_str(f"{stage} {int(step)}/{steps[stage]}", refresh=False)
             shown.update(images_after(first_steps[stage] + step) - shown.n)
 
         yield on_step
 
 
-def _tell_start(start: "Start") -> None:
+def _images_a_step(start: "Start", spec: "StageSpec") -> float:
+    """Images that all models see in a step, the mean over an epoch."""
+    return len(start.members) * len(start.dataset.train_labels) / spec.epoch_steps
+
+
+def _print_start(start: "Start") -> None:
     """Prints where a run goes on from, unless that is its first step."""
     name = start.config.experiment.name
     if start.resumed:
         print(f"{name}: resuming at step {start.done} of {start.total_steps}")
-    elif start.stands_at is not None:
-        forked = start.stands_at[start.stands_at > 0]
-        steps = ", ".join(str(step) for step in np.unique(forked))
-        print(
-            f"{name}: {len(forked)} of {counted(len(start.members), 'model')} start from "
-            f"{start.config.experiment.dense}, after step {steps}"
-        )
+    elif start.done:
+        dense = start.config.experiment.dense_parent
+        models = counted(len(start.members), "model")
+        print(f"{name}: warm start of {models} from {dense} at step {start.done}")
 
 
-def _images_until(start: "Start") -> tuple[list[int], list[float]]:
-    """Steps through all stages, and how many images the models have seen after each of them.
-
-    Between two of these steps the number of models that are trained is the same.
-    """
-    known_steps, known_images = [0], [0.0]
-    begin = 0
-    for stage, task in start.tasks.items():
-        each_step = len(start.dataset.train_labels) / task.epoch_steps
-        for first, last, models in start.trained_models(stage):
-            known_steps.append(begin + last)
-            known_images.append(known_images[-1] + (last - first) * models * each_step)
-        begin += task.steps
-    return known_steps, known_images
-
-
-def make_frozen_notice(start: "Start") -> Callable[["Progress"], None]:
-    """Returns what prints members that a report shows to have been frozen since the one before."""
+def make_failure_notice(start: "Start") -> Callable[["Progress"], None]:
+    """Returns what prints the members that have failed since the report before."""
     from prunejax.training import hosts
 
     config, members = start.config, start.members
-    known = start.frozen
+    known = start.failed
 
     def notice(progress: "Progress") -> None:
         nonlocal known
-        frozen = progress.frozen
-        for row in np.flatnonzero(frozen & ~known):
+        for row in np.flatnonzero(progress.failed & ~known):
             state = progress.state  # for which all processes must ask
             collapsed = state.plateau_steps[row] >= config.supcon.collapse_steps
             how = "collapsed" if collapsed else "diverged"
             if hosts.is_first():
-                name = _curve_name(config, *members.cells[row]).replace("_", " ")
+                level = fraction(members.sparsities[row])
                 print(
-                    f"{config.experiment.name}: seed {members.seeds[row]} at {name} {how} "
-                    f"at step {state.frozen_at[row]} of stage {progress.stage}; "
-                    "it is frozen, and excluded from every result",
+                    f"{config.experiment.name}: seed {members.seeds[row]} at sparsity {level} "
+                    f"{how} at step {state.failed_at[row]} of stage {progress.stage}; "
+                    "it is trained no further, and left out of every result",
                     file=sys.stderr,
                 )
-        known = frozen
+        known = progress.failed
 
     return notice
 
@@ -188,17 +176,17 @@ def tensorboard(start: "Start", wanted: bool) -> Iterator[Callable[["Progress"],
     # Made at the first report: a run that is refused before it leaves nothing.
     make_writer: Any = partial(SummaryWriter, directory, purge_step=start.done + 1)
     writer: Any = None
-    names = np.array([_curve_name(start.config, *cell) for cell in start.members.cells])
+    levels = start.members.sparsities
 
     def write(progress: "Progress") -> None:
         nonlocal writer
         if writer is None:
             writer = make_writer()
         for metric, values in progress.metrics.items():
-            for name in np.unique(names):
-                chosen = values[(names == name) & np.isfinite(values)]
+            for level in np.unique(levels):
+                chosen = values[(levels == level) & np.isfinite(values)]
                 if len(chosen):
-                    tag = f"{progress.stage}/{metric}/{name}"
+                    tag = f"{progress.stage}/{metric}/sparsity_{fraction(level)}"
                     writer.add_scalar(tag, chosen.mean(), progress.step)
 
     try:
@@ -206,10 +194,3 @@ def tensorboard(start: "Start", wanted: bool) -> Iterator[Callable[["Progress"],
     finally:
         if writer is not None:
             writer.close()
-
-
-def _curve_name(config: Config, begin: int, sparsity: float) -> str:
-    """What the members of one sparsity and one begin of pruning are called."""
-    name = f"sparsity_{fraction(sparsity)}"
-    pruning = config.experiment.pruning
-    return f"{name}_begin_{pruning.begins[begin]}" if pruning and pruning.begins else name

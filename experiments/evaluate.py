@@ -15,7 +15,6 @@ import numpy as np
 from absl import flags
 
 from experiments import flags as cli
-from experiments.beside import Beside, beside
 from experiments.display import bar
 from experiments.places import require_writable
 from prunejax.config import Config, Data, UserError, load_config, override, validate
@@ -45,11 +44,10 @@ def main() -> None:
             "--set: only fields of measure can change after training, "
             "for instance measure.probe_models=3"
         )
-    with beside() as measuring:
-        evaluate(runs, measuring)
+    evaluate(runs)
 
 
-def evaluate(runs: "Sequence[Path]", measuring: Beside) -> None:
+def evaluate(runs: "Sequence[Path]") -> None:
     """Brings the measures of each run up to date, and prints a line for each cell.
 
     A run that cannot be measured is named in one line, as is a measure that fails, and the others
@@ -57,21 +55,15 @@ def evaluate(runs: "Sequence[Path]", measuring: Beside) -> None:
 
     Args:
         runs: their directories.
-        measuring: shares them with a second process, which may have been at it before.
     """
     plans, skipped = _plans(runs)
-    found = _measured(plans, skipped, measuring)
+    found = _measured(plans, skipped)
     study = {run_dir.name: found[run_dir.name] for run_dir in runs if run_dir.name in found}
     if not study:
         raise next(iter(skipped.values()))
     for name, measures in study.items():
         for level in measures.levels:
-            if measures.begins is None:
-                print(_summary(study, name, measures, level))
-                continue
-            for place, begin in enumerate(measures.begin_fractions):
-                begun = f" from {100 * begin:.3g}%"
-                print(_summary(study, name, measures.begun(place), level, begun))
+            print(_summary(study, name, measures, level))
     for name, error in skipped.items():
         print(f"skipped {name}: {error}", file=sys.stderr)
     for name, measures in study.items():
@@ -95,50 +87,32 @@ def _plans(runs: "Sequence[Path]") -> "tuple[dict[Path, Plan], dict[str, Excepti
 
 
 def _measured(
-    plans: "Mapping[Path, Plan]", skipped: dict[str, Exception], measuring: Beside
+    plans: "Mapping[Path, Plan]", skipped: dict[str, Exception]
 ) -> "dict[str, RunMeasures]":
     """All measures of each run by its name; one that cannot be measured is added to `skipped`."""
     load = functools.cache(cli.load_data)
     found = {}
-
-    def measure(run_dir: "Path") -> None:
+    for run_dir in plans:
         try:
             found[run_dir.name] = _measure(run_dir, load)
         except (UserError, OSError) as error:
             skipped[run_dir.name] = error
-
-    # The first is measured here at once: a single one needs no second process.
-    waiting = [run_dir for run_dir, plan in plans.items() if plan.pending]
-    waiting = [run_dir for run_dir in waiting if not measuring.has(run_dir)]
-    for run_dir in waiting[1:]:
-        measuring.add(run_dir)
-    for run_dir in waiting[:1]:
-        measure(run_dir)
-    while (run_dir := measuring.take()) is not None:
-        measure(run_dir)
-    measuring.wait()
-    # What the second process has measured is read, and what it could not is measured here.
-    for run_dir in plans:
-        if run_dir.name not in found | skipped:
-            measure(run_dir)
     return found
 
 
-def _summary(
-    study: "dict[str, RunMeasures]", name: str, run: "RunMeasures", level: float, begun: str = ""
-) -> str:
-    """Models, accuracy and PIEs of one cell of a run, or of its models of one begin."""
+def _summary(study: "dict[str, RunMeasures]", name: str, run: "RunMeasures", level: float) -> str:
+    """Models, accuracy and PIEs of one cell of a run."""
     from prunejax.report.collect import trained_otherwise
 
     cell, trained = run.at(level), run.trained(level)
     levels = [other for measures in study.values() for other in measures.levels]
     shown = percent(level, levels)
-    line = f"{name:16} {shown:>5}% pruned{begun}: {len(cell.seeds)} of {counted(trained, 'model')}"
+    line = f"{name:16} {shown:>5}% pruned: {len(cell.seeds)} of {counted(trained, 'model')}"
     if not len(cell.seeds):
         return line
     accuracy = 100 * cell.accuracy
     line += f", accuracy {accuracy.mean():.2f} ± {accuracy.std():.2f}%"
-    dense = study.get(run.config.experiment.dense or "")
+    dense = study.get(run.config.experiment.dense_parent or "")
     if dense is None or not len(dense.at(0.0).seeds):
         return line
     if different := trained_otherwise(run, dense):
@@ -186,12 +160,6 @@ def _plan(run_dir: "Path") -> Plan:
 
     hosts.on_all_processes(check)
     return plan
-
-
-def measure_quietly(run_dir: "Path") -> None:
-    """Brings one run's measures up to date; what is in the way is left to be told by `evaluate`."""
-    with contextlib.suppress(UserError, OSError):
-        _measure(run_dir, cli.load_data)
 
 
 def _measure(run_dir: "Path", load: "Callable[[Data], Dataset]") -> "RunMeasures":

@@ -62,14 +62,16 @@ def own() -> list[Experiment]:
     return [
         SUP_DENSE,
         SUP_GMP,
-        Experiment("sup_own", pruning=OWN_GMP, dense="sup_dense", label="own", against="sup_gmp"),
+        Experiment(
+            "sup_own", pruning=OWN_GMP, dense_parent="sup_dense", label="own", baseline="sup_gmp"
+        ),
         Experiment("smoothed_dense", method="smoothed"),
         Experiment(
             "smoothed_gmp",
             method="smoothed",
             pruning=Pruning(schedule="sup"),
-            dense="smoothed_dense",
+            dense_parent="smoothed_dense",
             label="GMP",
-            against="sup_gmp",
+            baseline="sup_gmp",
         ),
     ]

@@ -50,11 +50,11 @@ _DEFINITIONS: dict[str, tuple] = {
         None,
         "Fractions of weights to prune, for instance 0.5,0.9. Default: the preset's.",
     ),
-    "begins": (
+    "starts": (
         flags.DEFINE_list,
         None,
-        "When pruning begins, in experiments with several begins (--study=when): fractions of the "
-        "first stage, with a point (0.25), or steps (100).",
+        "The start steps of a sweep (--study=when): fractions of the first stage, with a point "
+        "(0.25), or steps (100).",
     ),
     "seed": (_INTEGER, None, "The first seed; the others count up from it. Default: 0."),
     "set": (
@@ -117,6 +117,8 @@ _DEFINITIONS: dict[str, tuple] = {
     "dataset": (_TEXT, None, "A TFDS data set's name."),
 }
 """Of each flag what defines it, its default, its help, and of a number the least."""
+RENAMED = {"begins": "starts"}
+"""Flags of version 0.2.0, and what they are called now."""
 REQUIRED = ("experiment", "preset", "dataset")
 PATHS = ("workdir", "data_dir")
 """Flags whose value is a path, in which `~` is the home directory."""
@@ -125,7 +127,7 @@ CHOICES = (
     "preset",
     "models",
     "sparsities",
-    "begins",
+    "starts",
     "seed",
     "set",
     "deterministic",
@@ -157,6 +159,10 @@ def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[st
             rest = FLAGS(_with_values(argv))[1:]
             for name in set(PATHS) & set(names):
                 FLAGS[name].value = expanded(f"--{name}", FLAGS[name].value)
+        except flags.UnrecognizedFlagError as error:
+            if error.flagname in RENAMED:
+                _fail(f"--{error.flagname} is called --{RENAMED[error.flagname]} now")
+            _fail(str(error))
         except (flags.Error, UserError) as error:
             _fail(str(error))
         if rest:
@@ -214,7 +220,7 @@ def _with_values(argv: list[str]) -> list[str]:
 
 
 def _print_help(doc: str, example: str, names: tuple[str, ...]) -> None:
-    from prunejax.data.cache import MOST_BYTES, cache_dir
+    from prunejax.cache import MOST_BYTES, cache_dir
 
     print(f"{doc.strip()}\n\nExample:\n  {example}\n\nFlags:")
     for name in names:
@@ -239,7 +245,8 @@ def _fail(message: str) -> NoReturn:
 
 def study() -> list[Experiment]:
     """The experiments of the study that --study names."""
-    return load_study(FLAGS.study)
+    texts = FLAGS.starts if "starts" in FLAGS else None
+    return load_study(FLAGS.study, None if texts is None else _starts(texts))
 
 
 def chosen_experiment() -> Experiment:
@@ -253,10 +260,9 @@ def make_config(experiment: Experiment) -> Config:
     Raises:
         UserError: if it cannot be trained, as far as that is known without the data.
     """
-    from prunejax.training.task import check
+    from prunejax.training.spec import check
 
     try:
-        experiment = _with_begins(experiment)
         config = replace(PRESETS[FLAGS.preset], experiment=experiment)
         if FLAGS.models is not None:
             config = replace(config, models=FLAGS.models)
@@ -274,43 +280,25 @@ def make_config(experiment: Experiment) -> Config:
         raise UserError(
             "--set cannot change preset or experiment; --preset and --experiment choose them"
         )
-    if config.appearance != PRESETS[FLAGS.preset].appearance:
-        raise UserError("--set cannot change appearance, which method, model and data decide")
+    if config.display != PRESETS[FLAGS.preset].display:
+        raise UserError("--set cannot change display, which method, model and data decide")
     check(config)
     # A dense run serves any --sparsities.
     return config if experiment.pruning else replace(config, sparsities=(0.0,))
 
 
-def _with_begins(experiment: Experiment) -> Experiment:
-    """The experiment, with the begins of --begins if it has some of its own."""
-    if FLAGS.begins is None:
-        return experiment
-    begins = _begins(FLAGS.begins)
-    if not any(other.pruning and other.pruning.begins for other in study()):
-        raise UserError(
-            f"--begins: no experiment of --study={FLAGS.study} has several begins; name a study "
-            "that has, for instance --study=when"
-        )
-    pruning = experiment.pruning
-    if pruning is None or not pruning.begins:
-        return experiment
-    return replace(experiment, pruning=replace(pruning, begins=begins))
-
-
-def _begins(texts: list[str]) -> tuple[int | float, ...]:
-    begins = []
-    if not texts:
-        raise UserError("--begins=: give at least one begin of pruning")
+def _starts(texts: list[str]) -> tuple[int | float, ...]:
+    starts = []
     for text in texts:
         # What is written as a whole number is a step, and anything else a fraction.
-        begin = int(text) if text.strip().isdecimal() else _number(text)
-        if begin is None or not (isinstance(begin, int) or 0 <= begin < 1):
+        start = int(text) if text.strip().isdecimal() else _number(text)
+        if start is None or not (isinstance(start, int) or 0 <= start < 1):
             raise UserError(
-                f"--begins={','.join(texts)}: {text!r} is no begin of pruning; give fractions of "
+                f"--starts={','.join(texts)}: {text!r} is no start of pruning; give fractions of "
                 "the first stage from 0 to below 1, as 0.25, or its steps as whole numbers"
             )
-        begins.append(begin)
-    return tuple(begins)
+        starts.append(start)
+    return tuple(starts)
 
 
 def _number(text: str) -> float | None:

@@ -40,7 +40,7 @@ def main() -> None:
         for run, name in zip(runs, names, strict=True):
             write_joined(run, staging / name)
     for run, target in zip(runs, targets, strict=True):
-        print(f"{target}: {counted(run.config.models, 'seed')} from {run.config.seed}")
+        print(f"{target}: {counted(run.run.config.models, 'seed')} from {run.run.config.seed}")
         for measure, seeds in run.lacking.items():
             why = f" ({run.failed[measure]})" if measure in run.failed else ""
             print(f"{target}: {measure} is not measured of seeds {', '.join(map(str, seeds))}{why}")

@@ -63,8 +63,8 @@ DEPTH_OF_OTHERS = {
 }
 """Table 6."""
 
-BEGINS = {"sup_gmp": "1.25", "scl_gmp": "0.51", "scl_delayed_gmp": "10.0"}
-"""Where gradual pruning begins, in % of the steps of its stage: Table 2's 1000 of 205 epochs of 391
+STARTS = {"sup_gmp": "1.25", "scl_gmp": "0.51", "scl_delayed_gmp": "10.0"}
+"""Where gradual pruning starts, in % of the steps of its stage: Table 2's 1000 of 205 epochs of 391
 steps, 125 of 500 epochs of 49, and the delayed 2450 of these."""
 
 HYPERPARAMETERS = {
@@ -104,9 +104,9 @@ def _published() -> dict[str, dict[str, dict[Any, str]]]:
         for experiment, line in lines.items():
             cells = line.split(", ")
             published[column][experiment] = dict(zip(SPARSITIES, cells, strict=True))
-    published["begin [%]"] = {}
-    for experiment, begin in BEGINS.items():
-        published["begin [%]"][experiment] = dict.fromkeys(SPARSITIES, begin)
+    published["start [%]"] = {}
+    for experiment, start in STARTS.items():
+        published["start [%]"][experiment] = dict.fromkeys(SPARSITIES, start)
     published["hyperparameters"] = {}
     for name, (sup, scl) in HYPERPARAMETERS.items():
         published["hyperparameters"][name] = {"Sup": sup, "SCL": scl}

@@ -132,7 +132,7 @@ def submit(experiments: list[Experiment], path: Path, run: Callable[[list[str]],
     for experiment in experiments:
         if not _waits(experiment):
             continue
-        parent = places[str(experiment.dense)]
+        parent = places[str(experiment.dense_parent)]
         command = [
             "sbatch",
             "--parsable",

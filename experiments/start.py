@@ -1,7 +1,6 @@
 """JAX, as a command starts it: what the user sets in the environment comes before our defaults."""
 
 import os
-import subprocess
 import sys
 
 from absl import flags
@@ -12,19 +11,8 @@ from prunejax.config.errors import in_one_line
 FLAGS = flags.FLAGS
 HOSTS = ("distributed", "coordinator_address", "num_processes", "process_id")
 """The flags of one of several processes."""
-FIXED = {
-    "jax_enable_x64": False,
-    "jax_default_prng_impl": "threefry2x32",
-    "jax_enable_custom_prng": False,
-    "jax_threefry_partitionable": True,
-    "jax_random_seed_offset": 0,
-    "jax_numpy_dtype_promotion": "standard",
-}
-"""What decides results, and so is not the environment's to say: a run is resumed in another one."""
 MIN_COMPILE_TIME_S = 0.5
 """Programs that compile faster are not kept."""
-PROBE = "try: import jax; jax.devices()\nexcept Exception: pass"
-"""Ends well unless XLA ends the process: what JAX raises is caught where it matters."""
 
 
 def start_jax(names: tuple[str, ...], computes: bool) -> None:
@@ -38,8 +26,6 @@ def start_jax(names: tuple[str, ...], computes: bool) -> None:
         UserError: if JAX does not start, or the other processes cannot be joined.
     """
     try:
-        if computes:
-            _check_xla_flags()
         _configure(names)
         if "distributed" in names:
             _connect(names)
@@ -53,39 +39,24 @@ def start_jax(names: tuple[str, ...], computes: bool) -> None:
         raise UserError(f"JAX does not start ({in_one_line(error)}){_environment()}") from None
 
 
-def _check_xla_flags() -> None:
-    """Refuses what XLA would end the process for, without an exception."""
-    if "XLA_FLAGS" not in os.environ:
-        return
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", PROBE]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode != 0:
-        told = (done.stderr.strip().splitlines() or ["it ends at once"])[-1]
-        raise UserError(f"JAX does not start ({told.split('] ')[-1]}){_environment()}")
-
-
 def _environment() -> str:
     """What the environment says about it."""
-    told = []
+    found = []
     for name, value in os.environ.items():
         if name.startswith(("JAX_", "XLA_")):
-            told.append(f"{name}={value}")
-    if not told:
+            found.append(f"{name}={value}")
+    if not found:
         return ""
-    return f"; the environment has {', '.join(sorted(told))}: change or unset that"
+    return f"; the environment has {', '.join(sorted(found))}: change or unset that"
 
 
 def _configure(names: tuple[str, ...]) -> None:
     """Devices, determinism and the cache of compiled programs; before JAX computes anything."""
     import jax
+    import joblib
 
-    from prunejax.data import cache
-    from prunejax.training import machine
+    from prunejax import cache
 
-    for name, value in FIXED.items():
-        if hasattr(jax.config, name):  # a later version may have lost the choice
-            jax.config.update(name, value)
     flags_of_xla = os.environ.get("XLA_FLAGS", "")
     if "deterministic" in names and FLAGS.deterministic:
         os.environ["XLA_FLAGS"] = f"{flags_of_xla} --xla_gpu_deterministic_ops=true"
@@ -96,7 +67,7 @@ def _configure(names: tuple[str, ...]) -> None:
     }
     # XLA splits a step over cores worse than a population splits over devices.
     if "xla_force_host_platform_device_count" not in flags_of_xla:
-        defaults["jax_num_cpu_devices"] = machine.cores()
+        defaults["jax_num_cpu_devices"] = joblib.cpu_count()
     for name, value in defaults.items():
         if name.upper() not in os.environ:
             jax.config.update(name, value)

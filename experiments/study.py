@@ -8,7 +8,6 @@ from functools import partial
 from absl import flags
 
 from experiments import flags as cli
-from experiments.beside import beside
 from experiments.evaluate import evaluate
 from experiments.places import require_writable
 from experiments.plan import print_plan
@@ -24,10 +23,8 @@ def main() -> None:
     configs = [cli.make_config(experiment) for experiment in cli.study()]
     from prunejax.runs.directory import check_run
     from prunejax.training import hosts
-    from prunejax.training.ahead import in_background
-    from prunejax.training.population import compile_ahead
     from prunejax.training.programs import require_traceable
-    from prunejax.training.task import resolve
+    from prunejax.training.spec import resolve
 
     dataset = cli.load_data(configs[0].data)
     resolved = [resolve(config, dataset) for config in configs]
@@ -42,29 +39,14 @@ def main() -> None:
         return
     hosts.on_all_processes(partial(_require_writable, resolved))
     run_dirs = [cli.workdir() / config.experiment.name for config in configs]
-    with in_background() as call_in_background, beside() as measuring:
-        for index, config in enumerate(configs):
-            for following in configs[index + 1 : index + 2]:
-                if _compiles_ahead(following):
-                    call_in_background(partial(compile_ahead, following, dataset))
-            train(config, dataset)
-            measuring.add(run_dirs[index])
-        evaluate(run_dirs, measuring)
+    for config in configs:
+        train(config, dataset)
+    evaluate(run_dirs)
 
     def write_report() -> str:
         return str(report(cli.workdir())) if hosts.is_first() else ""
 
     print(f"report: {hosts.on_all_processes(write_report)}")
-
-
-def _compiles_ahead(config: Config) -> bool:
-    """Whether the programs of a run are compiled while the one before it is trained."""
-    import jax
-
-    from prunejax.training import hosts
-
-    begun = (cli.workdir() / config.experiment.name / "config.json").exists()
-    return not begun and hosts.alone() and jax.default_backend() == "cpu"
 
 
 def _require_writable(configs: list[Config]) -> None:

@@ -28,7 +28,7 @@ def main() -> None:
     if FLAGS.dry_run:
         print_plan(config, dataset)
         return
-    _train_trunk(config, dataset)
+    train_dense_prefix(config, dataset)
     train(config, dataset)
 
 
@@ -54,13 +54,13 @@ def train(config: Config, dataset: "Dataset", until: int | None = None) -> None:
             "--devices only extrapolates with --dry_run; training uses every device it finds"
         )
     if config.experiment.pruning is None:
-        config = _with_forks(config, dataset)
+        config = _keep_warm_starts(config, dataset)
     start = runs.begin(config, dataset, run_dir)
     total = start.total_steps
     if start.done == total:
         print(f"{name}: finished before, all {total} steps; nothing to do")
         return
-    print_frozen = display.make_frozen_notice(start)
+    print_failed = display.make_failure_notice(start)
     reached = False
     with (
         process.stop_signals() as asked_to_stop,
@@ -70,7 +70,7 @@ def train(config: Config, dataset: "Dataset", until: int | None = None) -> None:
 
         def on_report(progress: "Progress") -> None:
             nonlocal reached
-            print_frozen(progress)
+            print_failed(progress)
             write_events(progress)
             reached = until is not None and progress.step >= until
 
@@ -84,8 +84,8 @@ def train(config: Config, dataset: "Dataset", until: int | None = None) -> None:
         raise cli.Stopped(
             f"{name}: stopped at step {outcome.step} of {total}, saved; run it again to go on"
         )
-    count, excluded = len(start.members), int(outcome.frozen.sum())
-    note = f"; {excluded} of them excluded" if excluded else ""
+    count, failed = len(start.members), int(outcome.failed.sum())
+    note = f"; {failed} of them failed" if failed else ""
     print(
         f"{name}: trained {counted(count, 'model')} for {counted(outcome.step, 'step')}{note}; "
         f"checkpoint in {run_dir}"
@@ -94,38 +94,52 @@ def train(config: Config, dataset: "Dataset", until: int | None = None) -> None:
         raise cli.Stopped(f"{name}: finished; stopped after it")
 
 
-def _with_forks(config: Config, dataset: "Dataset") -> Config:
-    """A dense run, with the checkpoints kept that the study's gradually pruned runs start from."""
+def _keep_warm_starts(config: Config, dataset: "Dataset") -> Config:
+    """A dense run that keeps the checkpoints from which the study's pruned runs start."""
     from prunejax import runs
 
     kept = set(config.checkpoint.keep_at)
     for experiment in cli.study():
-        if experiment.dense != config.experiment.name:
+        if experiment.dense_parent != config.experiment.name:
             continue
         # What cannot be trained is refused when it is its turn; it does not concern this one.
         with contextlib.suppress(UserError):
-            kept |= set(runs.fork_steps(cli.make_config(experiment), dataset))
+            kept.add(runs.start_step(cli.make_config(experiment), dataset))
+    kept.discard(0)
     return replace(config, checkpoint=replace(config.checkpoint, keep_at=tuple(sorted(kept))))
 
 
-def _train_trunk(config: Config, dataset: "Dataset") -> None:
-    """Trains the dense run of a sweep over begins as far as its members share it.
+def train_dense_prefix(config: Config, dataset: "Dataset") -> None:
+    """Trains the dense parent of an experiment with a start step until that step.
 
-    That is if it is not there at all; it can be trained on to its end as any other.
+    It does nothing if the dense run has come so far, or the experiment is under way. The dense run
+    can be trained on to its end like any other.
+
+    Args:
+        config: of the pruned run.
+        dataset: on which to train.
     """
     from prunejax import runs
+    from prunejax.runs.checkpoint import newest
     from prunejax.training import hosts
 
     experiment = config.experiment
-    steps = runs.fork_steps(config, dataset)
-    if experiment.pruning is None or not experiment.pruning.begins or not steps:
+    step = runs.start_step(config, dataset)
+    if experiment.pruning is None or experiment.pruning.start is None or step == 0:
         return
-    places = [cli.workdir() / name for name in (experiment.name, str(experiment.dense))]
-    if hosts.on_all_processes(lambda: any((place / "config.json").exists() for place in places)):
-        return
-    dense = cli.make_config(find_experiment(cli.study(), str(experiment.dense), FLAGS.study))
-    print(f"{experiment.name}: first its dense models, {experiment.dense}, to step {steps[-1]}")
-    train(dense, dataset, until=steps[-1])
+    run_dir = cli.workdir() / experiment.name
+    dense_dir = cli.workdir() / str(experiment.dense_parent)
+
+    def is_needed() -> bool:
+        if (run_dir / "config.json").exists():
+            return False
+        dense = newest(dense_dir) if (dense_dir / "config.json").exists() else None
+        return dense is None or dense.step < step
+
+    if hosts.on_all_processes(is_needed):
+        print(f"{experiment.name}: first its dense models, {dense_dir.name}, to step {step}")
+        dense = find_experiment(cli.study(), dense_dir.name, FLAGS.study)
+        train(cli.make_config(dense), dataset, until=step)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,7 @@
 
 Populations of networks (seeds x sparsities) are trained, pruned, measured and compared in JAX. It
 began as a reimplementation of Corti et al., "Studying the impact of magnitude pruning on
-contrastive learning methods". `ROOMS` is the house: imports run only down this list, and so does
-the data. The names of `PUBLIC` modules are short ways to what users call.
+contrastive learning methods". Imports run only down the list `PACKAGES`, and so does the data.
 """
 
 import importlib
@@ -12,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prunejax.runs import load_population, run
 
-ROOMS = (
+PACKAGES = (
     "types",
     "config",
     "registry",
+    "cache",
+    "memory",
     "data",
     "nn",
     "methods",
@@ -25,16 +26,14 @@ ROOMS = (
     "measures",
     "report",
 )
-PUBLIC = ("losses", "prune", "metrics", "neighbors", "models")
-"""Modules that only re-export functions of several rooms."""
-__all__ = ["PUBLIC", "ROOMS", "load_population", "run"]
-__version__ = "0.2.0"
+__all__ = ["PACKAGES", "load_population", "run"]
+__version__ = "0.3.0.dev0"
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
     """Imports on first use, so that `--help` need not wait for JAX."""
     if name in ("run", "load_population"):
         return getattr(importlib.import_module("prunejax.runs"), name)
-    if name in (*ROOMS, *PUBLIC):
+    if name in PACKAGES:
         return importlib.import_module(f"prunejax.{name}")
     raise AttributeError(f"module 'prunejax' has no attribute {name!r}")

@@ -9,7 +9,7 @@ import pytest
 
 from experiments.presets import PRESETS
 from experiments.studies.paper import paper
-from prunejax import data
+from prunejax import cache, data
 from prunejax.config import Config, LearningRate, Schedule
 
 EXPERIMENTS = {experiment.name: experiment for experiment in paper()}
@@ -17,7 +17,7 @@ EXPERIMENTS = {experiment.name: experiment for experiment in paper()}
 jax.config.update("jax_numpy_rank_promotion", "raise")
 if "JAX_NUM_CPU_DEVICES" not in os.environ:
     jax.config.update("jax_num_cpu_devices", 2)  # so that every population is split
-jax.config.update("jax_compilation_cache_dir", str(data.cache_dir() / "xla"))
+jax.config.update("jax_compilation_cache_dir", str(cache.cache_dir() / "xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 

@@ -102,8 +102,8 @@ def test_devices_that_share_a_batch_pass_statistics_embeddings_and_gradients_but
     make_config, dataset
 ):
     config = make_config("scl_gmp", models=1, sparsities=(0.9,))
-    task = task_of(slow(config, devices_per_model=8), dataset, "scl")
-    text = programs.make_programs(task, dataset)(1, 32).as_text()
+    spec = task_of(slow(config, devices_per_model=8), dataset, "scl")
+    text = programs.make_programs(spec, dataset)(1, 32).as_text()
     sizes = []
     for returned in PASSED.findall(text):
         if "u8[" not in returned:  # but for the images themselves
@@ -126,8 +126,8 @@ def array_sizes(returned):
 
 def test_the_step_over_eight_devices_passes_nothing(make_config, dataset):
     config = make_config("sup_gmp", models=8, sparsities=(0.9,))
-    task = task_of(config, dataset, "sup")
-    text = programs.make_programs(task, dataset)(8, 32).as_text()
+    spec = task_of(config, dataset, "sup")
+    text = programs.make_programs(spec, dataset)(8, 32).as_text()
     assert "num_partitions=8" in text
     assert not PASSED.search(text)
 

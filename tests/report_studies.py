@@ -5,14 +5,14 @@ import json
 
 import numpy as np
 
-from prunejax.config import Appearance, Config, Experiment, MeasureSettings, Pruning, to_json
+from prunejax.config import Config, Display, Experiment, MeasureSettings, Pruning, to_json
 from prunejax.measures import MEASURES, Column, RunMeasures, decisive_settings
 from prunejax.measures.record import Record, Subject
 from prunejax.measures.store import write
 
-SUP = Appearance("Sup", "#0072B2", "WideResNet-16-2")
-SCL = Appearance("SCL", "#D55E00", "WideResNet-16-2")
-AT_ONCE = Pruning(None, select="global")
+SUP = Display("Sup", "#0072B2", "WideResNet-16-2")
+SCL = Display("SCL", "#D55E00", "WideResNet-16-2")
+AT_ONCE = Pruning(None, allocation="global")
 PAPER = (
     (Experiment("sup_dense"), SUP),
     (Experiment("sup_gmp", "cross_entropy", Pruning("sup"), "sup_dense", "GMP"), SUP),
@@ -32,8 +32,8 @@ PAPER = (
 )
 """The paper's experiments."""
 
-AUX = Appearance("Aux", "#0072B2", "Net")
-BYO = Appearance("", "no colour", "Net")
+AUX = Display("Aux", "#0072B2", "Net")
+BYO = Display("", "no colour", "Net")
 OUTSIDERS = (
     (Experiment("plain"), SUP),
     (Experiment("quick", "cross_entropy", Pruning("sup"), "plain", "magnitude"), SUP),
@@ -46,7 +46,7 @@ OUTSIDERS = (
     (Experiment("xylophone", "mine"), AUX),
     (Experiment("oboe", "mine", Pruning("scl"), "xylophone", "later", "quick"), AUX),
     (Experiment("7th", "yours"), BYO),
-    (Experiment("zz", "yours", Pruning("scl", select="mine_too"), "7th", "dense"), BYO),
+    (Experiment("zz", "yours", Pruning("scl", allocation="mine_too"), "7th", "dense"), BYO),
 )
 """Three methods, two of them in no registry; names, labels and colours that follow no pattern."""
 
@@ -76,22 +76,22 @@ def make_run(
     *,
     labels=(0, 1, 1, 0),
     classes=2,
-    excluded=None,
+    failed=None,
     config=None,
     **fields,
 ):
-    """A run of one of the paper's experiments, or of `(experiment, appearance)`.
+    """A run of one of the paper's experiments, or of `(experiment, display)`.
 
     Arrays that are not given are ones, or zeros for the embedding; one that is None is missing.
     """
-    entry, appearance = experiment, SUP
+    entry, display = experiment, SUP
     if isinstance(experiment, str):
-        entry, appearance = next(each for each in PAPER if each[0].name == experiment)
+        entry, display = next(each for each in PAPER if each[0].name == experiment)
     elif isinstance(experiment, tuple):
-        entry, appearance = experiment
+        entry, display = experiment
     predictions = np.array(predictions, np.int32)
     models, examples = predictions.shape
-    excluded = np.zeros(models, bool) if excluded is None else np.array(excluded)
+    failed = np.zeros(models, bool) if failed is None else np.array(failed)
     each_level = [np.arange(sparsities.count(level)) for level in dict.fromkeys(sparsities)]
 
     arrays = {name: np.ones((models, examples)) for name in ("q", "z", "l1", "depth")}
@@ -107,7 +107,7 @@ def make_run(
             del arrays[name]
             continue
         arrays[name] = np.asarray(arrays[name], np.int32 if name in INTEGERS else np.float32)
-        measured[name] = ~excluded
+        measured[name] = ~failed
     if "depth" in arrays:
         measured["depth"] = arrays["depth"].max(1) > 0
         if "purity" in arrays:
@@ -115,10 +115,10 @@ def make_run(
     if "umap" in arrays:
         measured["umap"] = np.isfinite(arrays["umap"]).all((1, 2))
     return RunMeasures(
-        config=dataclasses.replace(config or Config(), experiment=entry, appearance=appearance),
+        config=dataclasses.replace(config or Config(), experiment=entry, display=display),
         seeds=np.concatenate(each_level).astype(np.int32),
         sparsities=np.array(sparsities, np.float32),
-        excluded=excluded,
+        failed=failed,
         labels=np.array(labels, np.int32),
         class_names=tuple(f"class {number}" for number in range(classes)),
         data_checksum="x",
@@ -160,20 +160,20 @@ def make_study(labels, classes, seeds=3, levels=(0.5, 0.9), entries=PAPER, confi
     return study
 
 
-def changed(run, excluded=None, **arrays):
-    """A run with other arrays, or other models excluded."""
+def changed(run, failed=None, **arrays):
+    """A run with other arrays, or other models failed."""
     measured = dict(run.measured)
-    if excluded is not None:
+    if failed is not None:
         for name in measured:
             if run.dims[name][0] == "models":
-                measured[name] = measured[name] & ~excluded
+                measured[name] = measured[name] & ~failed
     if "depth" in arrays:
         measured["depth"] = arrays["depth"].max(1) > 0
     return dataclasses.replace(
         run,
         arrays=run.arrays | arrays,
         measured=measured,
-        excluded=run.excluded if excluded is None else excluded,
+        failed=run.failed if failed is None else failed,
     )
 
 
@@ -215,7 +215,7 @@ def save_measures(run, run_dir, checksum):
     subject = Subject(
         seeds=run.seeds,
         sparsities=run.sparsities,
-        excluded=run.excluded,
+        failed=run.failed,
         labels=run.labels,
         class_names=np.array(run.class_names),
         data_checksum=np.array(checksum),

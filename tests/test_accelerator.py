@@ -15,7 +15,7 @@ from prunejax.measures import neighbors
 from prunejax.nn.target import Target, target, traced_for
 from prunejax.training import plan, population, programs, progress
 from prunejax.training.members import members_of
-from prunejax.training.task import make_task, make_tasks
+from prunejax.training.spec import make_spec, make_specs
 
 MODELS = 8
 STEPS = 8
@@ -31,21 +31,21 @@ def task_of(stage, dtype):
         PRESETS["cifar10"], experiment=experiment, compute_dtype=dtype, models=MODELS
     )
     config = override(config, [f"{stage}.batch_size=128"])
-    return make_task(config, stage, (32, 32, 3), 10, 2)
+    return make_spec(config, stage, (32, 32, 3), 10, 2)
 
 
-def lowered_for(platform, task, models=MODELS):
+def lowered_for(platform, spec, models=MODELS):
     """The population's step as it would be compiled for a platform that is not here."""
-    step = programs.make_step(task, devices=Target(platform))
-    arguments = programs.argument_shapes(task, NUM_TRAIN, models)
+    step = programs.make_step(spec, devices=Target(platform))
+    arguments = programs.argument_shapes(spec, NUM_TRAIN, models)
     return step.trace(*arguments, batch_size=128).lower(lowering_platforms=(platform,))
 
 
 @pytest.fixture(scope="module", params=CASES, ids=str)
 def case(request):
-    """A stage's task, and the text of its step by platform."""
-    task = task_of(*request.param)
-    return task, {name: lowered_for(name, task).as_text() for name in PLATFORMS}
+    """A stage's spec, and the text of its step by platform."""
+    spec = task_of(*request.param)
+    return spec, {name: lowered_for(name, spec).as_text() for name in PLATFORMS}
 
 
 def test_every_matrix_product_is_in_full_precision(case):
@@ -59,8 +59,8 @@ def test_every_matrix_product_is_in_full_precision(case):
 
 def test_a_step_is_one_loop_of_plain_convolutions_and_one_branch(case):
     """No grouped convolution, no call back into Python, nothing of a CPU's."""
-    task, texts = case
-    each_model = 3 * len(kernels_of(task))  # forward, and the gradients of image and kernel
+    spec, texts = case
+    each_model = 3 * len(kernels_of(spec))  # forward, and the gradients of image and kernel
     for text in texts.values():
         assert len(convolutions(text)) == MODELS * each_model
         assert group_counts(text) == {1}
@@ -70,16 +70,16 @@ def test_a_step_is_one_loop_of_plain_convolutions_and_one_branch(case):
         assert "onednn" not in text
 
 
-def kernels_of(task):
+def kernels_of(spec):
     """The kernels of convolutions."""
-    shapes = programs.state_shapes(task, 1).params["encoder"]
+    shapes = programs.state_shapes(spec, 1).params["encoder"]
     return [leaf for leaf in jax.tree.leaves(shapes) if leaf.ndim == 5]
 
 
 def test_all_of_the_state_is_donated(case):
     """A program writes over what it is given: of two states there would be no room."""
-    task, texts = case
-    leaves = len(jax.tree.leaves(programs.state_shapes(task, MODELS)))
+    spec, texts = case
+    leaves = len(jax.tree.leaves(programs.state_shapes(spec, MODELS)))
     for text in texts.values():
         donated = text.count("tf.aliasing_output") + text.count("jax.buffer_donor")
         assert donated == leaves
@@ -87,8 +87,8 @@ def test_all_of_the_state_is_donated(case):
 
 def test_the_operations_are_those_of_the_single_models(case):
     """Counted in the products of convolutions and matrices, as XLA's analysis needs a device."""
-    task, texts = case
-    alone = lowered_for("cuda", task, models=1).as_text()
+    spec, texts = case
+    alone = lowered_for("cuda", spec, models=1).as_text()
     assert multiplications(texts["cuda"]) == pytest.approx(
         MODELS * multiplications(alone), rel=0.02
     )
@@ -122,10 +122,10 @@ def test_a_program_is_traced_for_its_devices_and_not_for_those_before():
         with traced_for(Target("cuda", shares_batch=True)):
             assert target().shares_batch
         assert target() == Target("tpu")
-    task = task_of("sup", "float32")
-    first = lowered_for("cpu", task).as_text()
-    assert lowered_for("cuda", task).as_text() != first
-    assert lowered_for("cpu", task).as_text() == first
+    spec = task_of("sup", "float32")
+    first = lowered_for("cpu", spec).as_text()
+    assert lowered_for("cuda", spec).as_text() != first
+    assert lowered_for("cpu", spec).as_text() == first
 
 
 # ------------------------------------------------------------- the accelerator's way on CPU
@@ -206,28 +206,28 @@ def test_the_memory_that_is_planned_holds_all_models_and_a_copy_that_is_saved(
 ):
     """Of 12 models, 2 of which are in a program; an accelerator's copy is in NumPy."""
     config = make_config("sup_dense", execution=Execution(models_per_program=2))
-    task = make_tasks(config, dataset)["sup"]
-    program = programs.make_programs(task, dataset)
+    spec = make_specs(config, dataset)["sup"]
+    program = programs.make_programs(spec, dataset)
     monkeypatch.setattr(plan, "target_of", lambda mesh: Target(platform))
-    alone = plan.make_plan(task, 2, dataset, program).bytes
-    many = plan.make_plan(task, 12, dataset, program).bytes
-    shapes = jax.tree.leaves(programs.state_shapes(task, 1))
+    alone = plan.make_plan(spec, 2, dataset, program).bytes
+    many = plan.make_plan(spec, 12, dataset, program).bytes
+    shapes = jax.tree.leaves(programs.state_shapes(spec, 1))
     each = sum(leaf.size * leaf.dtype.itemsize for leaf in shapes)
     assert many - alone == copies * 10 * each
-    assert plan.make_plan(task, 2, dataset, program, together=12).bytes == many
+    assert plan.make_plan(spec, 2, dataset, program, together=12).bytes == many
 
 
 def test_a_population_that_fits_in_no_memory_says_how_many_models_it_is(
     make_config, dataset, monkeypatch
 ):
     config = make_config("sup_dense")
-    task = make_tasks(config, dataset)["sup"]
-    program = programs.make_programs(task, dataset)
-    needed = plan.make_plan(task, 2, dataset, program).bytes
+    spec = make_specs(config, dataset)["sup"]
+    program = programs.make_programs(spec, dataset)
+    needed = plan.make_plan(spec, 2, dataset, program).bytes
     monkeypatch.setattr(plan, "available_memory", lambda local: 2.0 * needed)
-    assert plan.make_plan(task, 2, dataset, program).models_per_program == 2
+    assert plan.make_plan(spec, 2, dataset, program).models_per_program == 2
     with pytest.raises(UserError, match=r"among 1000 in all, needs .* GiB .*lower models"):
-        plan.make_plan(task, 1000, dataset, program)
+        plan.make_plan(spec, 1000, dataset, program)
 
 
 def test_a_state_is_taken_chunk_by_chunk(make_config, dataset, monkeypatch):

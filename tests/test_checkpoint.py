@@ -95,7 +95,7 @@ def test_run_trains_to_the_end_resumes_and_then_does_nothing(make_config, datase
     run(config, dataset, tmp_path, stop_after=2)
     outcome = prunejax.run(config, dataset, tmp_path / "scl_gmp")
     assert (outcome.step, outcome.total_steps, outcome.finished) == (16, 16, True)
-    assert outcome.frozen.tolist() == [False] * 4
+    assert outcome.failed.tolist() == [False] * 4
     before = files(tmp_path)
     assert prunejax.run(config, dataset, str(tmp_path / "scl_gmp")).finished
     assert files(tmp_path) == before
@@ -161,7 +161,7 @@ def test_a_population_is_restored_to_numpy_and_predicts(make_config, dataset, tr
     config = make_config("sup_dense")
     assert differences(restored.config, config) == []
     assert restored.config.data == config.data
-    assert restored.config.appearance.label == "Sup"
+    assert restored.config.display.label == "Sup"
     assert restored.seeds.tolist() == [0, 1]
     assert restored.sparsities.tolist() == [0.0, 0.0]
     assert {type(leaf) for leaf in jax.tree.leaves(restored.state)} == {np.ndarray}
@@ -242,7 +242,11 @@ def test_a_run_of_format_3_is_restored_to_the_same_arrays_and_predictions(tmp_pa
     assert data.digest(*leaves) == "818fc72a5f3b17fa"
     assert (restored.step, restored.total_steps) == (44, 44)
     experiment = restored.config.experiment
-    assert (experiment.method, experiment.label, experiment.dense) == ("supcon", "GMP", "scl_dense")
+    assert (experiment.method, experiment.label, experiment.dense_parent) == (
+        "supcon",
+        "GMP",
+        "scl_dense",
+    )
 
     # As version 0.1.0 has printed them.
     digits = data.load(restored.config.data)

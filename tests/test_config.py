@@ -24,7 +24,7 @@ from prunejax.config import (
     validate,
 )
 from prunejax.data import Dataset
-from prunejax.training.task import check, make_tasks
+from prunejax.training.spec import check, make_specs
 
 
 def test_the_defaults_are_the_papers_table_2():
@@ -59,7 +59,7 @@ def test_presets_are_named_after_themselves_and_valid(preset):
     for experiment in EXPERIMENTS.values():
         config = dataclasses.replace(PRESETS[preset], experiment=experiment)
         check(config)
-        make_tasks(config, images_like(preset))
+        make_specs(config, images_like(preset))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -199,7 +199,7 @@ def test_a_schedule_without_any_update_is_refused():
 def test_settings_that_do_not_fit_the_data_are_refused(assignments, message):
     start = dataclasses.replace(Config(), experiment=EXPERIMENTS["scl_gmp"])
     with pytest.raises(UserError, match=message):
-        make_tasks(override(start, assignments), images_like("cifar10"))
+        make_specs(override(start, assignments), images_like("cifar10"))
 
 
 @pytest.mark.parametrize("channels", [1, 4])

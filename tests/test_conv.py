@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 from lowered import convolutions, group_counts
 
+import benchmarks.strategies  # noqa: F401
 from prunejax.nn.conv import NUMBERS, convolution
 
 PAD_ONE = ((1, 1), (1, 1))

@@ -208,11 +208,11 @@ def rewritten(unrecorded, tmp_path, config, change):
 
 def test_arrays_of_another_dtype_or_shape_are_no_damage(unrecorded, tmp_path, config):
     def widen(state):
-        return state.replace(frozen_at=state.frozen_at.astype(np.int64))
+        return state.replace(failed_at=state.failed_at.astype(np.int64))
 
     run_dir = rewritten(unrecorded, tmp_path, config, widen)
     before = files(run_dir)
-    told = r"has frozen_at of int64 \[1\] where these settings make int32 \[1\]"
+    told = r"has failed_at of int64 \[1\] where these settings make int32 \[1\]"
     with pytest.raises(UserError, match=told):
         runs.load_population(run_dir)
     assert files(run_dir) == before

@@ -13,7 +13,7 @@ from naive_pruning import (
     tree,
 )
 
-from prunejax import prune
+from prunejax import pruning
 from prunejax.nn.wideresnet import WideResNet
 from prunejax.pruning.erk import erk, erk_densities
 from prunejax.pruning.magnitude import magnitudes
@@ -124,7 +124,7 @@ def test_each_leaf_loses_the_lowest_scores_to_its_own_sparsity(sparsity):
     params = tree()
     shapes = [params["encoder"][name]["kernel"].shape for name in KERNELS]
     densities = naive_densities(shapes, sparsity)
-    masks = erk(magnitudes(params), prune.init_masks(params), sparsity)
+    masks = erk(magnitudes(params), pruning.init_masks(params), sparsity)
     for name, density in zip(KERNELS, densities, strict=True):
         kernel = params["encoder"][name]["kernel"]
         expected = naive_masks(np.abs(kernel), np.ones(kernel.shape, bool), 1 - density)
@@ -135,27 +135,27 @@ def test_each_leaf_loses_the_lowest_scores_to_its_own_sparsity(sparsity):
 
 def test_the_sparsity_of_all_is_met_to_half_a_weight_a_leaf():
     params = tree()
-    chosen = prune.convolution_and_head_kernels
-    select = jax.jit(lambda sparsity: erk(params, prune.init_masks(params), sparsity, chosen))
+    chosen = pruning.convolution_and_head_kernels
+    select = jax.jit(lambda sparsity: erk(params, pruning.init_masks(params), sparsity, chosen))
     total = 432 + 1152 + 80
     for sparsity in np.linspace(0, 0.99, 34):
-        pruned = prune.sparsity(select(sparsity), chosen) * total
+        pruned = pruning.sparsity(select(sparsity), chosen) * total
         assert abs(pruned - sparsity * total) <= 3 / 2 + 1e-3
 
 
 def test_masks_only_shrink():
-    masks = prune.init_masks(tree())
+    masks = pruning.init_masks(tree())
     select = jax.jit(erk)
     for step, sparsity in enumerate([0.3, 0.7, 0.5, 0.9, 0.1]):
         before = masks
         masks = select(magnitudes(tree(seed=step)), masks, sparsity)
         assert_only_shrunk(masks, before)
-    assert prune.sparsity(masks) == pytest.approx(0.9, abs=1e-3)
+    assert pruning.sparsity(masks) == pytest.approx(0.9, abs=1e-3)
 
 
 def test_a_traced_sparsity_gives_the_same_masks_in_a_population():
     params = tree()
-    scores, masks = magnitudes(params), prune.init_masks(params)
+    scores, masks = magnitudes(params), pruning.init_masks(params)
     levels = [0.0, 0.3, 0.9, 0.99]
     population = jax.vmap(lambda sparsity: erk(scores, masks, sparsity))
     together = jax.jit(population)(np.array(levels, np.float32))
@@ -166,11 +166,11 @@ def test_a_traced_sparsity_gives_the_same_masks_in_a_population():
 
 def test_one_leaf_alone_has_the_sparsity_that_is_asked_for():
     params = {"kernel": np.arange(3 * 3 * 4 * 4, dtype=np.float32).reshape(SMALL)}
-    mask = erk(params, prune.init_masks(params), 0.75)["kernel"]
+    mask = erk(params, pruning.init_masks(params), 0.75)["kernel"]
     assert np.flatnonzero(~np.ravel(mask)).tolist() == list(range(108))
 
 
 def test_without_a_prunable_leaf_the_masks_stay():
     params = tree()
-    masks = prune.init_masks(params)
+    masks = pruning.init_masks(params)
     assert_equal_trees(erk(magnitudes(params), masks, 0.9, lambda path, leaf: False), masks)

@@ -13,7 +13,7 @@ from prunejax.measures.umap_embedding import measure_umap
 from prunejax.runs.restored import RestoredPopulation
 from prunejax.training import population
 from prunejax.training.members import members_of
-from prunejax.training.task import make_tasks
+from prunejax.training.spec import make_specs
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def untrained(dataset, make_config):
         config=config,
         seeds=members.seeds,
         sparsities=members.sparsities,
-        state=population.init(make_tasks(config, dataset)["sup"], members),
+        state=population.init(make_specs(config, dataset)["sup"], members),
         step=8,
         total_steps=8,
         class_names=dataset.class_names,

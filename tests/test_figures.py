@@ -264,8 +264,8 @@ def test_no_legend_is_cut_off():
 def test_titles_of_neighbours_do_not_overlap(outsiders):
     long = {}
     for name, run in outsiders.items():
-        appearance = dataclasses.replace(run.config.appearance, label="A training method's label")
-        config = dataclasses.replace(run.config, appearance=appearance)
+        display = dataclasses.replace(run.config.display, label="A training method's label")
+        config = dataclasses.replace(run.config, display=display)
         long[name] = dataclasses.replace(run, config=config)
     for draw in (figure_2, figure_5, figure_7):
         figure = draw(long)
@@ -374,7 +374,7 @@ def test_losses_that_are_negative_or_nan_have_curves(study):
 def test_excluded_models_have_no_curve(study):
     losses = np.array([1.0, 1, 1, 2, 4, 100])
     lines = [{"stage": "scl", "step": step, "loss": losses} for step in (1, 2)]
-    lossy = study | {"scl_gmp": changed(study["scl_gmp"], excluded=losses == 100)}
+    lossy = study | {"scl_gmp": changed(study["scl_gmp"], failed=losses == 100)}
     figure = training_curves(lossy, {"scl_gmp": lines})
     axis = panel(figure, "SCL / GMP")
     assert [line.get_ydata()[0] for line in axis.lines] == [1, 3]
@@ -522,5 +522,5 @@ def test_pies_and_noise_end_at_the_whole_populations(study):
         further = lines["the same, extrapolated"]
         assert further.get_ydata()[-1] == pytest.approx(floors_of(study)[f"{method}_gmp"].mean)
     one = {name: run.at(run.levels[-1]) for name, run in study.items()}
-    one = {name: changed(run, excluded=np.arange(len(run.seeds)) > 0) for name, run in one.items()}
+    one = {name: changed(run, failed=np.arange(len(run.seeds)) > 0) for name, run in one.items()}
     assert "needs 2 dense models" in said(pies_and_noise(one))

@@ -26,7 +26,7 @@ from prunejax.config import Schedule, UserError, override, to_json
 from prunejax.runs import checkpoint, directory
 from prunejax.training import population
 from prunejax.training.members import members_of
-from prunejax.training.task import make_tasks
+from prunejax.training.spec import make_tasks
 
 cancelled_reads = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 """Orbax's, after one has failed."""

@@ -56,15 +56,15 @@ def joined_run(parts, name, target):
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
 def test_joined_parts_are_the_whole(study, tmp_path, order):
-    excluded = np.zeros(2 * SEEDS, bool)
-    excluded[[1, 8]] = True
-    study["scl_gmp"] = changed(study["scl_gmp"], excluded=excluded)
+    failed = np.zeros(2 * SEEDS, bool)
+    failed[[1, 8]] = True
+    study["scl_gmp"] = changed(study["scl_gmp"], failed=failed)
     parts = save_parts(tmp_path, study, [0, 1], [2], [3, 4])
     for name, whole in study.items():
         run = joined_run([parts[place] for place in order], name, tmp_path / "joined" / name)
         assert (run.config.seed, run.config.models) == (0, SEEDS)
         assert dataclasses.replace(run.config, measure=whole.config.measure) == whole.config
-        for field in ("seeds", "sparsities", "excluded", "labels"):
+        for field in ("seeds", "sparsities", "failed", "labels"):
             np.testing.assert_array_equal(getattr(run, field), getattr(whole, field))
         assert set(run.arrays) == set(whole.arrays)
         for array, values in run.arrays.items():

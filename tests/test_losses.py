@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunejax.losses import collapsed_supcon, cross_entropy, supcon
+from prunejax.methods import collapsed_supcon, cross_entropy, supcon
 
 LABELS = np.array([0, 1, 2, 0, 1, 2])
 

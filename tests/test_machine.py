@@ -9,10 +9,11 @@ import uuid
 
 import pytest
 
+from prunejax import machine
 from prunejax.config import UserError, override
-from prunejax.training import hosts, machine, plan
+from prunejax.training import hosts, plan
 from prunejax.training.programs import make_programs
-from prunejax.training.task import make_tasks
+from prunejax.training.spec import make_tasks
 
 GIB = 2**30
 V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
@@ -254,7 +255,7 @@ def found_by(preparation):
     lines = [
         "import json, os, resource",
         *preparation,
-        "from prunejax.training import machine",
+        "from prunejax import machine",
         "found = [machine.memory_bytes(), machine.cores(), machine.group_cores()]",
         "print(json.dumps(found))",
     ]

@@ -25,7 +25,7 @@ def make_subject():
     return Subject(
         seeds=np.array([0, 1, 2] * 2, np.int32),
         sparsities=np.repeat(np.array([0.5, 0.9], np.float32), 3),
-        excluded=np.arange(6) == 4,
+        failed=np.arange(6) == 4,
         labels=rng.integers(0, 10, 60).astype(np.int32),
         class_names=np.array([f"digit {label}" for label in range(10)]),
         data_checksum=np.array("0123456789abcdef"),
@@ -36,7 +36,7 @@ def make_record(name, subject, settings=SETTINGS):
     """What a built-in measure might have found."""
     measure = MEASURES[name]
     rng = np.random.default_rng(len(name))
-    rows = {"all": ~subject.excluded, "probed": PROBED, "first": np.ones(2, bool)}
+    rows = {"all": ~subject.failed, "probed": PROBED, "first": np.ones(2, bool)}
     measured = rows[measure.models]
     arrays = {}
     for array, spec in measure.arrays.items():
@@ -130,7 +130,7 @@ def test_all_measures_of_a_run_come_with_their_settings(run_dir, config):
     assert run.name == "sup_gmp"
     assert run.failures == {}
     assert run.config == dataclasses.replace(config, measure=SETTINGS)
-    assert run.excluded.tolist() == [False] * 4 + [True, False]
+    assert run.failed.tolist() == [False] * 4 + [True, False]
     assert run.class_names[3] == "digit 3"
     assert run.data_checksum == "0123456789abcdef"
     assert run.dims["umap"] == ("levels", "examples", 2)
@@ -215,7 +215,7 @@ WRONG = [
     ("predictions", "labels", np.zeros(0, np.int32), "there are no examples"),
     ("predictions", "sparsities", np.full(6, np.nan, np.float32), "sparsities holds values"),
     ("predictions", "sparsities", np.full(6, 1, np.float32), "sparsities holds values"),
-    ("predictions", "excluded", np.zeros(6, np.int32), "excluded is int32"),
+    ("predictions", "failed", np.zeros(6, np.int32), "failed is int32"),
     ("predictions", "class_names", np.array([object()] * 10), "Object arrays cannot be loaded"),
     ("depth", "settings", np.array("{}{"), "settings are not those of this version"),
     ("depth", "settings", np.array(json.dumps({"k": 3})), "settings are not those of this version"),
@@ -319,7 +319,7 @@ def test_measures_of_format_3_are_read(old_run, config):
     run = load_measures(old_run)
     assert list(run.failures) == ["calibration"]
     assert run.config == dataclasses.replace(config, measure=SETTINGS)
-    assert run.excluded.tolist() == [False] * 4 + [True, False]
+    assert run.failed.tolist() == [False] * 4 + [True, False]
     for name in IN_FORMAT_3:
         record = make_record(name, make_subject())
         for array, values in record.arrays.items():
@@ -416,7 +416,7 @@ def test_the_models_of_one_level_come_without_those_that_are_excluded(run):
 
 
 def test_a_level_none_of_whose_models_is_left_still_has_its_row_of_levels(run):
-    none = dataclasses.replace(run, excluded=np.ones(6, bool)).at(0.5)
+    none = dataclasses.replace(run, failed=np.ones(6, bool)).at(0.5)
     assert none.levels == [0.5]
     assert len(none.accuracy) == 0
     assert none.values("umap").shape == (1, 60, 2)
@@ -450,7 +450,7 @@ def test_accuracy_modal_class_and_pies_are_those_of_the_predictions(config):
             config=config,
             seeds=np.arange(models, dtype=np.int32),
             sparsities=np.zeros(models, np.float32),
-            excluded=np.zeros(models, bool),
+            failed=np.zeros(models, bool),
             labels=np.array([0, 1, 1, 0], np.int32),
             class_names=("a", "b"),
             data_checksum="x",

@@ -21,7 +21,7 @@ from prunejax.runs.restored import RestoredPopulation
 from prunejax.training import population
 from prunejax.training.inference import apply_in_batches, make_apply
 from prunejax.training.members import members_of
-from prunejax.training.task import make_tasks
+from prunejax.training.spec import make_specs
 
 SETTINGS = MeasureSettings(probe_models=2, neighbors=5)
 BUILT_IN = ["calibration", "depth", "mean_quality", "predictions", "purity", "quality", "umap"]
@@ -37,12 +37,12 @@ def trained(dataset, make_config):
     """
     config = make_config("sup_gmp", models=3)
     members = members_of(config)
-    state = population.init(make_tasks(config, dataset)["sup"], members)
+    state = population.init(make_specs(config, dataset)["sup"], members)
     for norm in ("scale", "bias"):
         weights = state.params["encoder"]["final_norm"][norm].copy()
         weights[5] = 0
         state.params["encoder"]["final_norm"][norm] = weights
-    state = dataclasses.replace(state, frozen_at=np.array([-1, -1, -1, -1, 3, -1], np.int32))
+    state = dataclasses.replace(state, failed_at=np.array([-1, -1, -1, -1, 3, -1], np.int32))
     return RestoredPopulation(
         config=config,
         seeds=members.seeds,
@@ -194,7 +194,7 @@ def test_only_the_asked_number_of_models_is_probed_and_none_that_diverged(measur
 
 
 def test_a_diverged_model_is_left_out_and_counted(measures):
-    assert measures.excluded.tolist() == [False] * 4 + [True, False]
+    assert measures.failed.tolist() == [False] * 4 + [True, False]
     assert np.isnan(measures.values("q")[4]).all()
     assert np.isnan(measures.values("ece")[4])
     assert not measures.predictions[4].any()
@@ -207,18 +207,18 @@ def test_a_diverged_model_is_left_out_and_counted(measures):
 
 def test_what_failed_neither_votes_nor_has_an_accuracy(measures):
     """Its predictions are there as zeros."""
-    gone = measures.excluded
+    gone = measures.failed
     assert gone.any()
     assert not gone.all()
     assert np.isnan(measures.accuracy).tolist() == gone.tolist()
     kept = measures.predictions[~gone]
     classes = len(measures.class_names)
     np.testing.assert_array_equal(measures.modal_class, metrics.modal_class(kept, classes))
-    only = dataclasses.replace(measures, excluded=~gone)
+    only = dataclasses.replace(measures, failed=~gone)
     expected = metrics.pruning_identified_exemplars(measures.predictions[gone], kept, classes)
     np.testing.assert_array_equal(measures.pies(only), expected)
     with pytest.raises(ValueError, match="no models to vote"):
-        np.asarray(dataclasses.replace(measures, excluded=gone | True).modal_class)
+        np.asarray(dataclasses.replace(measures, failed=gone | True).modal_class)
 
 
 def test_a_model_whose_outputs_are_not_finite_is_left_out_as_if_it_had_diverged(
@@ -229,7 +229,7 @@ def test_a_model_whose_outputs_are_not_finite_is_left_out_as_if_it_had_diverged(
     broken = dataclasses.replace(trained, state=state)
     found = evaluate(broken, dataset, tmp_path, SETTINGS)
     assert found.failures == {}
-    assert found.excluded.tolist() == [True] + [False] * 3 + [True, False]
+    assert found.failed.tolist() == [True] + [False] * 3 + [True, False]
     assert found.measured["depth"].tolist() == [False, True, True, True, False, True]
     assert np.isnan(found.values("ece")[0])
 
@@ -250,7 +250,7 @@ def test_a_model_that_maps_all_images_to_zero_can_be_probed(trained, dataset, tm
 def test_where_all_models_diverged_nothing_is_measured_and_nothing_fails(
     trained, dataset, tmp_path
 ):
-    state = dataclasses.replace(trained.state, frozen_at=np.zeros(6, np.int32))
+    state = dataclasses.replace(trained.state, failed_at=np.zeros(6, np.int32))
     found = evaluate(dataclasses.replace(trained, state=state), dataset, tmp_path, SETTINGS)
     assert found.failures == {}
     for measured in found.measured.values():
@@ -387,7 +387,7 @@ def test_what_the_one_file_of_format_3_holds_is_not_measured_again(
     assert [path.name for path in (tmp_path / "measures").iterdir()] == ["calibration.npz"]
     for run in (found, load_measures(tmp_path)):
         assert run.failures == {}
-        assert run.excluded.tolist() == measures.excluded.tolist()
+        assert run.failed.tolist() == measures.failed.tolist()
         for name, array in measures.arrays.items():
             np.testing.assert_array_equal(run.values(name), array)
 

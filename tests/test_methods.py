@@ -7,16 +7,27 @@ import numpy as np
 import pytest
 
 from prunejax.config import Experiment, Pruning, UserError
-from prunejax.losses import cross_entropy
-from prunejax.methods import METHODS, Method, is_one_shot, objective_of, stage_settings, stages_of
-from prunejax.methods.cross_entropy import CLASSIFICATION
+from prunejax.methods import (
+    METHODS,
+    Method,
+    cross_entropy,
+    is_one_shot,
+    objective_of,
+    stage_settings,
+    stages_of,
+)
 from prunejax.methods.entry import accuracy_of
+from prunejax.methods.sup import CLASSIFICATION
 from prunejax.training import population
 from prunejax.training.members import members_of
-from prunejax.training.task import check, make_task
+from prunejax.training.spec import check, make_spec
 
 BUILT_IN = list(METHODS)
-DENSE, GRADUAL, ONE_SHOT = None, Pruning(schedule="sup"), Pruning(schedule=None, select="global")
+DENSE, GRADUAL, ONE_SHOT = (
+    None,
+    Pruning(schedule="sup"),
+    Pruning(schedule=None, allocation="global"),
+)
 
 
 @pytest.fixture
@@ -33,7 +44,7 @@ def add_method(monkeypatch):
 
 
 def config_of(make_config, method, pruning=DENSE):
-    experiment = Experiment("own", method=method, pruning=pruning, dense="dense")
+    experiment = Experiment("own", method=method, pruning=pruning, dense_parent="dense")
     return dataclasses.replace(make_config("sup_dense"), experiment=experiment)
 
 
@@ -142,7 +153,7 @@ def test_a_population_trains_by_every_method(make_config, dataset, method):
         changes[name] = dataclasses.replace(getattr(config, name), epochs=1, batch_size=50)
     config = dataclasses.replace(config, **changes)
     members = members_of(config)
-    first = make_task(config, stages_of(config)[0], *dataset.shapes, 2)
+    first = make_spec(config, stages_of(config)[0], *dataset.shapes, 2)
     before = population.init(first, members).params["encoder"]
 
     ends = {now.stage: now for now in population.fit(config, members, dataset) if now.ends_stage}

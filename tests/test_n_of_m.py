@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from naive_pruning import assert_equal_trees, assert_only_shrunk
 
-from prunejax import prune
+from prunejax import pruning
 from prunejax.config import UserError
-from prunejax.pruning import SELECTIONS
+from prunejax.pruning import ALLOCATIONS
 from prunejax.pruning.masks import without
 from prunejax.pruning.n_of_m import n_of_m
 
-TWO_OF_FOUR = SELECTIONS["2:4"]
+TWO_OF_FOUR = ALLOCATIONS["2:4"]
 SHAPE = (3, 3, 8, 5)
 
 
@@ -47,12 +47,12 @@ def groups(mask):
 
 @jax.jit
 def select(scores, masks, sparsity):
-    return TWO_OF_FOUR.function(scores, masks, sparsity, prune.convolution_kernels)
+    return TWO_OF_FOUR.function(scores, masks, sparsity, pruning.convolution_kernels)
 
 
 def test_two_of_each_four_input_channels_are_kept():
     scores = kernels()
-    masks = select(scores, prune.init_masks(scores), 0.5)
+    masks = select(scores, pruning.init_masks(scores), 0.5)
     kept = groups(masks["conv"]["kernel"])
     assert (kept.sum(axis=-2) == 2).all()
     assert masks["norm"]["scale"].all()
@@ -60,7 +60,7 @@ def test_two_of_each_four_input_channels_are_kept():
 
 def test_the_kept_two_have_the_larger_scores():
     scores = kernels()
-    mask = select(scores, prune.init_masks(scores), 0.5)["conv"]["kernel"]
+    mask = select(scores, pruning.init_masks(scores), 0.5)["conv"]["kernel"]
     kept = groups(mask)
     values = groups(scores["conv"]["kernel"])
     least_kept = np.where(kept, values, np.inf).min(axis=-2)
@@ -70,9 +70,9 @@ def test_the_kept_two_have_the_larger_scores():
 
 def test_by_hand():
     scores = {"kernel": np.array([3, 1, 4, 1, 5, 9, 2, 6], np.float32).reshape(1, 1, 8, 1)}
-    mask = select(scores, prune.init_masks(scores), 0.5)["kernel"]
+    mask = select(scores, pruning.init_masks(scores), 0.5)["kernel"]
     assert np.ravel(mask).tolist() == [True, False, True, False, False, True, False, True]
-    mask = select(scores, prune.init_masks(scores), 0.25)["kernel"]
+    mask = select(scores, pruning.init_masks(scores), 0.25)["kernel"]
     assert np.ravel(mask).tolist() == [True, False, True, True, True, True, False, True]
 
 
@@ -94,7 +94,7 @@ def test_ties_go_by_index_behind_what_is_pruned(scores, seed, lost):
 
 
 def test_masks_are_cumulative_as_the_ranking_changes():
-    masks = prune.init_masks(kernels())
+    masks = pruning.init_masks(kernels())
     for step, (sparsity, lost) in enumerate([(0.0, 0), (0.25, 1), (0.1, 1), (0.5, 2), (0.2, 2)]):
         before = masks
         scores = kernels(seed=step)
@@ -109,47 +109,49 @@ def test_masks_are_cumulative_as_the_ranking_changes():
 
 def test_a_traced_sparsity_gives_the_same_masks_in_a_population():
     scores = kernels()
-    masks = prune.init_masks(scores)
+    masks = pruning.init_masks(scores)
     levels = [0.0, 0.2, 0.25, 0.5, 0.9]
     population = jax.vmap(lambda sparsity: select(scores, masks, sparsity))
     together = jax.jit(population)(np.array(levels, np.float32))
     for index, sparsity in enumerate(levels):
         member = jax.tree.map(lambda leaf, row=index: leaf[row], together)
-        alone = TWO_OF_FOUR.function(scores, masks, sparsity, prune.convolution_kernels)
+        alone = TWO_OF_FOUR.function(scores, masks, sparsity, pruning.convolution_kernels)
         assert_equal_trees(member, alone)
-        attained = TWO_OF_FOUR.attained(sparsity)
-        assert prune.sparsity(alone) == pytest.approx(attained, abs=1e-6)
+        achievable = TWO_OF_FOUR.achievable(sparsity)
+        assert pruning.sparsity(alone) == pytest.approx(achievable, abs=1e-6)
 
 
 def test_the_kernel_of_a_head_has_its_input_channels_first():
     scores = {"head": {"kernel": np.arange(12, dtype=np.float32).reshape(4, 3)}}
-    masks = prune.init_masks(scores)
-    mask = TWO_OF_FOUR.function(scores, masks, 0.5, prune.head_kernel)["head"]["kernel"]
+    masks = pruning.init_masks(scores)
+    mask = TWO_OF_FOUR.function(scores, masks, 0.5, pruning.head_kernel)["head"]["kernel"]
     assert mask.tolist() == [[False] * 3, [False] * 3, [True] * 3, [True] * 3]
 
 
 def test_it_reaches_no_more_than_half():
-    reached = [TWO_OF_FOUR.attained(sparsity) for sparsity in (0.0, 0.1, 0.2, 0.25, 0.3, 0.5, 0.9)]
+    reached = [
+        TWO_OF_FOUR.achievable(sparsity) for sparsity in (0.0, 0.1, 0.2, 0.25, 0.3, 0.5, 0.9)
+    ]
     assert reached == [0, 0, 0.25, 0.25, 0.25, 0.5, 0.5]
 
 
 def test_other_patterns_are_made_alike():
     one_of_eight = n_of_m(1, 8)
     assert one_of_eight.name == "1:8"
-    assert one_of_eight.attained(0.9) == 0.875
+    assert one_of_eight.achievable(0.9) == 0.875
     scores = kernels()
-    masks = prune.init_masks(scores)
-    mask = one_of_eight.function(scores, masks, 0.9, prune.convolution_kernels)["conv"]["kernel"]
+    masks = pruning.init_masks(scores)
+    mask = one_of_eight.function(scores, masks, 0.9, pruning.convolution_kernels)["conv"]["kernel"]
     assert (np.asarray(mask).sum(axis=2) == 1).all()
 
 
 def test_a_leaf_that_four_does_not_divide_is_named():
     scores = {"encoder": {"stem": {"kernel": np.ones((3, 3, 3, 16), np.float32)}}}
-    masks = prune.init_masks(scores)
+    masks = pruning.init_masks(scores)
     with pytest.raises(
-        UserError, match=r"encoder/stem/kernel has 3 input channels.*spare"
+        UserError, match=r"encoder/stem/kernel has 3 input channels.*exclude"
     ) as raised:
-        TWO_OF_FOUR.function(scores, masks, 0.5, prune.convolution_kernels)
+        TWO_OF_FOUR.function(scores, masks, 0.5, pruning.convolution_kernels)
     assert "\n" not in str(raised.value)
 
 
@@ -158,7 +160,7 @@ def test_a_spared_leaf_need_not_be_divided():
         "stem": {"kernel": np.ones((3, 3, 3, 16), np.float32)},
         "conv": {"kernel": np.ones((3, 3, 16, 8), np.float32)},
     }
-    chosen = without(prune.convolution_kernels, ("stem",))
-    masks = TWO_OF_FOUR.function(scores, prune.init_masks(scores), 0.5, chosen)
+    chosen = without(pruning.convolution_kernels, ("stem",))
+    masks = TWO_OF_FOUR.function(scores, pruning.init_masks(scores), 0.5, chosen)
     assert masks["stem"]["kernel"].all()
-    assert prune.sparsity(masks, chosen) == 0.5
+    assert pruning.sparsity(masks, chosen) == 0.5

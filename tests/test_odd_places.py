@@ -14,7 +14,7 @@ from prunejax.config import UserError
 from prunejax.runs import directory, log, manager, note, provenance, trial
 from prunejax.training import hosts, population
 from prunejax.training.progress import Progress
-from prunejax.training.task import make_tasks
+from prunejax.training.spec import make_tasks
 
 ODD = [
     "lr[0.1]",

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from naive_pruning import KERNELS, assert_equal_trees, assert_only_shrunk, naive_masks, tree
 
-from prunejax import prune
+from prunejax import pruning
 from prunejax.pruning.masks import without
 from prunejax.pruning.ranking import count_pruned, prune_lowest
 
-UPDATES = [prune.layerwise_masks, prune.global_masks]
+UPDATES = [pruning.layerwise_masks, pruning.global_masks]
 DENORMAL = 3e-39
 UNSIGNED = [-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, DENORMAL]
 SIGNED = [*UNSIGNED, -DENORMAL, -0.0, np.inf, -np.inf, -1e38, 1e38]
@@ -39,7 +39,7 @@ def drawn(size, values):
 def test_pruning_drops_exactly_the_smallest_with_ties_by_index(weights, seed, sparsity):
     weights = weights.reshape(1, 1, 1, -1)
     mask = np.random.default_rng(seed).random(weights.shape) > 0.3
-    ours = prune.layerwise_masks({"kernel": weights}, {"kernel": mask}, sparsity)["kernel"]
+    ours = pruning.layerwise_masks({"kernel": weights}, {"kernel": mask}, sparsity)["kernel"]
     np.testing.assert_array_equal(ours, naive_masks(np.abs(weights), mask, sparsity))
 
 
@@ -124,19 +124,19 @@ def test_a_traced_count_is_exact_but_next_to_a_half(size):
 
 @pytest.mark.parametrize("update", UPDATES)
 def test_masks_only_shrink(update):
-    masks = prune.init_masks(tree())
+    masks = pruning.init_masks(tree())
     update = jax.jit(update)
     for step, sparsity in enumerate([0.3, 0.7, 0.5, 0.9, 0.1]):
         before = masks
         weights = tree(seed=step)  # new ones each time: the ranking changes
         masks = update(weights, masks, sparsity)
         assert_only_shrunk(masks, before)
-    assert prune.sparsity(masks) == pytest.approx(0.9, abs=1e-3)
+    assert pruning.sparsity(masks) == pytest.approx(0.9, abs=1e-3)
 
 
 def test_layerwise_prunes_every_convolution_alike_and_nothing_else():
     params = tree()
-    masks = prune.layerwise_masks(params, prune.init_masks(params), 0.9)
+    masks = pruning.layerwise_masks(params, pruning.init_masks(params), 0.9)
     for name in KERNELS:
         kernel = params["encoder"][name]["kernel"]
         mask = np.asarray(masks["encoder"][name]["kernel"])
@@ -148,7 +148,7 @@ def test_layerwise_prunes_every_convolution_alike_and_nothing_else():
 def test_global_ranks_all_layers_together():
     params = tree()
     params["encoder"]["stem"]["kernel"] *= 1e-6
-    masks = prune.global_masks(params, prune.init_masks(params), 0.2)
+    masks = pruning.global_masks(params, pruning.init_masks(params), 0.2)
     sizes = [params["encoder"][name]["kernel"].size for name in KERNELS]
     dropped = [int((~masks["encoder"][name]["kernel"]).sum()) for name in KERNELS]
     assert dropped == [round(0.2 * sum(sizes)), 0]
@@ -157,7 +157,7 @@ def test_global_ranks_all_layers_together():
 def test_global_breaks_ties_in_the_order_of_the_leaves():
     """Linen's order, which is the alphabet's: `conv` before `stem`."""
     params = jax.tree.map(np.ones_like, tree())
-    masks = prune.global_masks(params, prune.init_masks(params), 0.5)
+    masks = pruning.global_masks(params, pruning.init_masks(params), 0.5)
     dropped = {name: int((~masks["encoder"][name]["kernel"]).sum()) for name in KERNELS}
     sizes = {name: params["encoder"][name]["kernel"].size for name in KERNELS}
     assert dropped["conv"] == (sizes["conv"] + sizes["stem"]) / 2
@@ -167,28 +167,28 @@ def test_global_breaks_ties_in_the_order_of_the_leaves():
 @pytest.mark.parametrize("update", UPDATES)
 def test_without_a_prunable_leaf_the_masks_stay(update):
     params = tree()
-    masks = prune.init_masks(params)
+    masks = pruning.init_masks(params)
     assert_equal_trees(update(params, masks, 0.9, lambda path, leaf: False), masks)
 
 
 def test_head_kernel_is_pruned_where_asked_but_not_its_bias():
     params = tree()
-    chosen = prune.convolution_and_head_kernels
-    masks = prune.layerwise_masks(params, prune.init_masks(params), 0.5, chosen)
+    chosen = pruning.convolution_and_head_kernels
+    masks = pruning.layerwise_masks(params, pruning.init_masks(params), 0.5, chosen)
     assert (~masks["head"]["Dense_0"]["kernel"]).sum() == 40
     assert masks["head"]["Dense_0"]["bias"].all()
-    assert prune.sparsity(masks, chosen) == pytest.approx(0.5)
+    assert pruning.sparsity(masks, chosen) == pytest.approx(0.5)
 
 
 def test_spared_parts_stay_dense_and_are_not_counted():
     """A name is a whole part of the path: `con` spares no `conv`."""
     params = tree()
-    chosen = without(prune.convolution_and_head_kernels, ("stem", "head", "con"))
-    masks = prune.layerwise_masks(params, prune.init_masks(params), 0.5, chosen)
+    chosen = without(pruning.convolution_and_head_kernels, ("stem", "head", "con"))
+    masks = pruning.layerwise_masks(params, pruning.init_masks(params), 0.5, chosen)
     assert masks["encoder"]["stem"]["kernel"].all()
     assert masks["head"]["Dense_0"]["kernel"].all()
     assert (~masks["encoder"]["conv"]["kernel"]).sum() == 576
-    assert prune.sparsity(masks, chosen) == 0.5
+    assert pruning.sparsity(masks, chosen) == 0.5
 
 
 # ------------------------------------------------------------ in a program
@@ -197,7 +197,7 @@ def test_spared_parts_stay_dense_and_are_not_counted():
 @pytest.mark.parametrize("update", UPDATES)
 def test_a_traced_sparsity_gives_the_same_masks_in_a_population(update):
     params = tree()
-    masks = prune.init_masks(params)
+    masks = pruning.init_masks(params)
     levels = [0.0, 0.3, 0.9]
     population = jax.vmap(lambda sparsity: update(params, masks, sparsity))
     together = jax.jit(population)(np.array(levels, np.float32))
@@ -208,15 +208,15 @@ def test_a_traced_sparsity_gives_the_same_masks_in_a_population(update):
 
 def test_apply_masks_zeroes_what_is_pruned_and_sparsity_counts_it():
     params = tree()
-    masks = prune.layerwise_masks(params, prune.init_masks(params), 0.75)
-    pruned = prune.apply_masks(params, masks)["encoder"]["conv"]["kernel"]
+    masks = pruning.layerwise_masks(params, pruning.init_masks(params), 0.75)
+    pruned = pruning.apply_masks(params, masks)["encoder"]["conv"]["kernel"]
     assert (pruned == 0).sum() == round(0.75 * pruned.size)
-    assert prune.sparsity(masks) == pytest.approx(0.75)
-    assert prune.sparsity({"bias": np.ones(3, bool)}) == 0
+    assert pruning.sparsity(masks) == pytest.approx(0.75)
+    assert pruning.sparsity({"bias": np.ones(3, bool)}) == 0
 
 
 def test_apply_masks_leaves_what_is_kept_as_it_is():
     params = {"kernel": jnp.array([1.5, -2.5], jnp.bfloat16)}
-    pruned = prune.apply_masks(params, {"kernel": np.array([True, False])})["kernel"]
+    pruned = pruning.apply_masks(params, {"kernel": np.array([True, False])})["kernel"]
     assert pruned.dtype == jnp.bfloat16
     assert pruned.tolist() == [1.5, 0]

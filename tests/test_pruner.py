@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from naive_pruning import equations, equations_in_branches, naive_updates, tree
 
-from prunejax import prune
+from prunejax import pruning
 from prunejax.config import Experiment, Prune, Pruning, Schedule, UserError
 from prunejax.pruning import (
+    ALLOCATIONS,
     SCORES,
-    SELECTIONS,
+    Allocation,
     Pruner,
     ScheduleSteps,
     Score,
-    Selection,
     expected_sparsity,
     make_pruner,
     schedule_steps,
@@ -24,10 +24,10 @@ from prunejax.pruning import (
 from prunejax.pruning.masks import name_of
 from prunejax.pruning.schedules import NEVER
 from prunejax.training import programs
-from prunejax.training.task import check, make_task, make_tasks
+from prunejax.training.spec import check, make_spec, make_specs
 
 KEY = jax.random.key(0)
-MAGNITUDE, LAYERWISE = SCORES["magnitude"], SELECTIONS["layerwise"]
+MAGNITUDE, LAYERWISE = SCORES["magnitude"], ALLOCATIONS["layerwise"]
 GRADUAL = Pruning(schedule="sup")
 
 
@@ -37,19 +37,19 @@ def config_of(make_config):
 
     def make(pruning, method="cross_entropy", prune_head=True, **fields):
         experiment = Experiment(
-            "own", method=method, pruning=pruning, dense="dense", prune_head=prune_head
+            "own", method=method, pruning=pruning, dense_parent="dense", prune_head=prune_head
         )
         return dataclasses.replace(make_config("sup_dense", **fields), experiment=experiment)
 
     return make
 
 
-def pruner_of(score=MAGNITUDE, select=LAYERWISE, prunable=prune.convolution_kernels):
-    return Pruner(score, select, prunable, power=3, at_multiples=False)
+def pruner_of(score=MAGNITUDE, allocation=LAYERWISE, prunable=pruning.convolution_kernels):
+    return Pruner(score, allocation, prunable, power=3, at_multiples=False)
 
 
 def update(pruner, params, sparsity=0.5, gradients=None):
-    return pruner.update(params, prune.init_masks(params), sparsity, KEY, gradients)
+    return pruner.update(params, pruning.init_masks(params), sparsity, KEY, gradients)
 
 
 def chosen_leaves(pruner, params):
@@ -70,12 +70,12 @@ def refusal(function, *arguments):
 
 
 @pytest.mark.parametrize("score", list(SCORES))
-@pytest.mark.parametrize("select", ["layerwise", "global", "erk"])
-def test_params_are_zero_where_the_new_masks_say_so(score, select):
+@pytest.mark.parametrize("allocation", ["layerwise", "global", "erk"])
+def test_params_are_zero_where_the_new_masks_say_so(score, allocation):
     params = tree()
-    pruner = pruner_of(SCORES[score], SELECTIONS[select])
+    pruner = pruner_of(SCORES[score], ALLOCATIONS[allocation])
     pruned, masks = update(pruner, params, 0.75, gradients=tree(seed=1))
-    assert prune.sparsity(masks) == pytest.approx(0.75, abs=1e-3)
+    assert pruning.sparsity(masks) == pytest.approx(0.75, abs=1e-3)
     leaves = zip(*map(jax.tree.leaves, (pruned, params, masks)), strict=True)
     for ours, before, mask in leaves:
         np.testing.assert_array_equal(ours, np.where(mask, before, 0))
@@ -102,28 +102,28 @@ def test_a_head_that_comes_after_the_pruned_stage_is_not_counted_as_pruned(confi
     convolutions = {"encoder/stem/kernel", "encoder/conv/kernel"}
     assert chosen_leaves(make_pruner(config, "scl"), tree()) == convolutions
     leaves = jax.tree_util.tree_leaves_with_path(tree())
-    task = make_task(config, "head", (8, 8, 1), 10, 4)
-    assert {name_of(path) for path, leaf in leaves if task.counted(path, leaf)} == convolutions
+    spec = make_spec(config, "head", (8, 8, 1), 10, 4)
+    assert {name_of(path) for path, leaf in leaves if spec.counted(path, leaf)} == convolutions
 
 
-@pytest.mark.parametrize("select", ["layerwise", "global", "erk"])
-def test_spared_parts_stay_dense_and_the_others_have_the_sparsity(config_of, select):
+@pytest.mark.parametrize("allocation", ["layerwise", "global", "erk"])
+def test_excluded_parts_stay_dense_and_the_others_have_the_sparsity(config_of, allocation):
     params = tree()
-    pruning = Pruning(schedule="sup", select=select, spare=("stem", "head"))
+    pruning = Pruning(schedule="sup", allocation=allocation, exclude=("stem", "head"))
     pruner = make_pruner(config_of(pruning), "sup")
     masks = update(pruner, params, 0.75)[1]
     assert masks["encoder"]["stem"]["kernel"].all()
     assert masks["head"]["Dense_0"]["kernel"].all()
     assert (~masks["encoder"]["conv"]["kernel"]).sum() == 864
-    assert prune.sparsity(masks, pruner.prunable) == 0.75
+    assert pruning.sparsity(masks, pruner.prunable) == 0.75
 
 
-def test_score_and_selection_are_those_the_experiment_names(config_of):
+def test_score_and_allocation_are_those_the_experiment_names(config_of):
     for score in SCORES:
-        for select in SELECTIONS:
-            pruning = Pruning(schedule="sup", score=score, select=select)
+        for allocation in ALLOCATIONS:
+            pruning = Pruning(schedule="sup", score=score, allocation=allocation)
             pruner = make_pruner(config_of(pruning), "sup")
-            assert (pruner.score.name, pruner.select.name) == (score, select)
+            assert (pruner.score.name, pruner.allocation.name) == (score, allocation)
 
 
 # ---------------------------------------------------------- when, to what
@@ -151,34 +151,36 @@ def test_schedules_are_those_of_the_stages(config_of):
 
 
 @pytest.mark.parametrize("at_multiples", [False, True])
-@pytest.mark.parametrize("select", ["layerwise", "global", "erk", "2:4"])
-def test_the_expected_sparsity_is_that_of_simulated_updates(config_of, select, at_multiples):
+@pytest.mark.parametrize("allocation", ["layerwise", "global", "erk", "2:4"])
+def test_the_expected_sparsity_is_that_of_simulated_updates(config_of, allocation, at_multiples):
     """Step by step, an update whenever a naive schedule says so; half a weight a leaf apart."""
     schedule = Schedule(3, 24, 4)
     settings = Prune(sup=schedule, at_multiples=at_multiples)
-    pruning = Pruning(schedule="sup", select=select, spare=("stem",))
+    pruning = Pruning(schedule="sup", allocation=allocation, exclude=("stem",))
     config = config_of(pruning, prune=settings)
     pruner = make_pruner(config, "sup")
     updates = naive_updates(3, 24, 4, 0.5, at_multiples)
     assert len(updates) == (6 if at_multiples else 7)
     prune_to = jax.jit(pruner.update)
     params = tree()
-    masks = prune.init_masks(params)
+    masks = pruning.init_masks(params)
     assert expected_sparsity(config, "sup", 0, 0.5) == 0
     for step in range(30):
         if step in updates:
             params, masks = prune_to(params, masks, updates[step], KEY)
         expected = expected_sparsity(config, "sup", step + 1, 0.5)
-        found = float(prune.sparsity(masks, pruner.prunable))
+        found = float(pruning.sparsity(masks, pruner.prunable))
         assert found == pytest.approx(expected, abs=1.01 / (1152 + 80)), step
     assert expected == pytest.approx(0.5, abs=2e-3)
 
 
-@pytest.mark.parametrize(("select", "attained"), [("global", 0.3), ("erk", 0.3), ("2:4", 0.25)])
-def test_one_shot_pruning_is_expected_from_the_start(config_of, select, attained):
-    config = config_of(Pruning(schedule=None, select=select))
+@pytest.mark.parametrize(
+    ("allocation", "achievable"), [("global", 0.3), ("erk", 0.3), ("2:4", 0.25)]
+)
+def test_one_shot_pruning_is_expected_from_the_start(config_of, allocation, achievable):
+    config = config_of(Pruning(schedule=None, allocation=allocation))
     for steps in (0, 1, 100):
-        assert expected_sparsity(config, "finetune", steps, 0.3) == attained
+        assert expected_sparsity(config, "finetune", steps, 0.3) == achievable
 
 
 def test_a_dense_experiment_is_expected_to_stay_so(config_of):
@@ -189,19 +191,19 @@ def test_a_dense_experiment_is_expected_to_stay_so(config_of):
 
 
 @pytest.mark.parametrize("score", list(SCORES))
-@pytest.mark.parametrize("select", list(SELECTIONS))
-def test_pruning_stays_a_branch_in_the_populations_program(config_of, dataset, score, select):
-    """A batched predicate would turn the `cond` into a select that ranks weights at every step."""
-    pruning = Pruning(schedule="sup", score=score, select=select, spare=("stem",))
+@pytest.mark.parametrize("allocation", list(ALLOCATIONS))
+def test_pruning_stays_a_branch_in_the_populations_program(config_of, dataset, score, allocation):
+    """A batched predicate would turn the `cond` into a allocation that ranks weights at every step."""
+    pruning = Pruning(schedule="sup", score=score, allocation=allocation, exclude=("stem",))
     config = config_of(pruning)
-    task = make_tasks(config, dataset)["sup"]
-    step = programs.make_step(task)
-    arguments = programs.argument_shapes(task, len(dataset.train_labels), 4)
+    spec = make_specs(config, dataset)["sup"]
+    step = programs.make_step(spec)
+    arguments = programs.argument_shapes(spec, len(dataset.train_labels), 4)
     program = jax.make_jaxpr(lambda *given: step(*given, batch_size=32))(*arguments).jaxpr
     leaves = 9  # 8 convolutions besides the stem, and the head
     rankings = {"layerwise": leaves, "erk": leaves, "global": 1, "2:4": 2 * leaves}
     inside = sum(map(ranks_weights, equations_in_branches(program)))
-    assert inside == rankings.get(select, inside) > 0
+    assert inside == rankings.get(allocation, inside) > 0
     assert sum(map(ranks_weights, equations(program))) == inside
     if score == "random":
         drawing = [one.primitive.name for one in equations_in_branches(program)]
@@ -258,19 +260,19 @@ def test_masks_of_another_structure_or_shape_are_named():
     def per_output(scores, masks, sparsity, prunable):
         return jax.tree.map(lambda mask: mask.any(axis=0), masks)
 
-    message = refusal(update, pruner_of(select=Selection("own", one_leaf)), tree())
-    assert "selection 'own' lacks the leaf 'head/Dense_0/bias'" in message
+    message = refusal(update, pruner_of(allocation=Allocation("own", one_leaf)), tree())
+    assert "allocation 'own' lacks the leaf 'head/Dense_0/bias'" in message
     params = {"conv": {"kernel": jnp.ones((3, 3, 4, 5))}}
-    message = refusal(update, pruner_of(select=Selection("own", per_output)), params)
-    assert "selection 'own' returns conv/kernel of shape (3, 4, 5)" in message
+    message = refusal(update, pruner_of(allocation=Allocation("own", per_output)), params)
+    assert "allocation 'own' returns conv/kernel of shape (3, 4, 5)" in message
 
 
 def test_masks_that_are_not_bool_are_named():
     def as_numbers(scores, masks, sparsity, prunable):
         return jax.tree.map(lambda mask: mask.astype(jnp.float32), masks)
 
-    message = refusal(update, pruner_of(select=Selection("own", as_numbers)), tree())
-    assert "selection 'own' returns encoder/conv/kernel as float32, not bool" in message
+    message = refusal(update, pruner_of(allocation=Allocation("own", as_numbers)), tree())
+    assert "allocation 'own' returns encoder/conv/kernel as float32, not bool" in message
 
 
 def test_a_prunable_leaf_without_a_gradient_is_named_and_no_other_is_needed():
@@ -289,18 +291,18 @@ def test_a_prunable_leaf_without_a_gradient_is_named_and_no_other_is_needed():
 
 def test_a_leaf_that_n_of_m_does_not_divide_is_named_before_training(config_of, dataset):
     """The digits have one channel."""
-    config = config_of(Pruning(schedule="sup", select="2:4"))
+    config = config_of(Pruning(schedule="sup", allocation="2:4"))
     message = refusal(programs.require_traceable, config, dataset)
     assert "encoder/stem/kernel has 1 input channels" in message
-    spared = config_of(Pruning(schedule="sup", select="2:4", spare=("stem",)))
-    programs.require_traceable(spared, dataset)
+    excluded = config_of(Pruning(schedule="sup", allocation="2:4", exclude=("stem",)))
+    programs.require_traceable(excluded, dataset)
 
 
 @pytest.mark.parametrize("schedule", ["sup", None])
-def test_sparsities_that_a_selection_does_not_reach_are_refused_with_what_it_does(
+def test_sparsities_that_a_allocation_does_not_reach_are_refused_with_what_it_does(
     config_of, schedule
 ):
-    pruning = Pruning(schedule=schedule, select="2:4")
+    pruning = Pruning(schedule=schedule, allocation="2:4")
     cases = [(0.9, 0.5, "0.5"), (0.3, 0.25, "0.25,0.5"), (0.7, 0.5, "0.5")]
     for asked, reached, hint in cases:
         message = refusal(check, config_of(pruning, sparsities=(0.5, asked)))
@@ -310,11 +312,11 @@ def test_sparsities_that_a_selection_does_not_reach_are_refused_with_what_it_doe
     check(config_of(Pruning(schedule=schedule), sparsities=(0.3, 0.9)))
 
 
-def test_an_unknown_score_selection_or_schedule_is_refused(config_of):
+def test_an_unknown_score_allocation_or_schedule_is_refused(config_of):
     message = refusal(check, config_of(Pruning(schedule="sup", score="magnitud")))
     assert "no score 'magnitud'; did you mean 'magnitude'?" in message
-    message = refusal(check, config_of(Pruning(schedule="sup", select="layer")))
-    assert "no selection 'layer'" in message
+    message = refusal(check, config_of(Pruning(schedule="sup", allocation="layer")))
+    assert "no allocation 'layer'" in message
     assert "There are: erk, global, layerwise, 2:4" in message
     for unknown in ("scl_later", "power", "head"):  # `head` is None here
         message = refusal(check, config_of(Pruning(schedule=unknown)))
@@ -339,6 +341,6 @@ def test_a_schedule_without_a_multiple_is_refused_where_updates_are_at_multiples
 
 def test_a_schedule_that_ends_after_its_stage_is_refused(config_of, dataset):
     """Two epochs of four steps: the last step is 7."""
-    make_tasks(config_of(GRADUAL, prune=Prune(sup=Schedule(1, 7, 2))), dataset)
-    message = refusal(make_tasks, config_of(GRADUAL, prune=Prune(sup=Schedule(1, 8, 2))), dataset)
+    make_specs(config_of(GRADUAL, prune=Prune(sup=Schedule(1, 7, 2))), dataset)
+    message = refusal(make_specs, config_of(GRADUAL, prune=Prune(sup=Schedule(1, 8, 2))), dataset)
     assert message.startswith("prune.sup.end_step is 8, beyond stage 'sup', which has 8 steps")

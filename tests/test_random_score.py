@@ -9,13 +9,13 @@ import pytest
 from naive_pruning import KERNELS, assert_equal_trees, assert_only_shrunk, tree
 from scipy import stats
 
-from prunejax import prune
+from prunejax import pruning
 from prunejax.config import Experiment, Pruning
-from prunejax.pruning import SCORES, SELECTIONS
+from prunejax.pruning import ALLOCATIONS, SCORES
 from prunejax.pruning.layerwise import layerwise
+from prunejax.training.spec import make_spec
 from prunejax.training.state import TrainState, key_for
 from prunejax.training.step import prune_once
-from prunejax.training.task import make_task
 
 RANDOM = SCORES["random"]
 
@@ -73,23 +73,23 @@ def test_a_population_draws_what_its_members_draw():
         assert_equal_trees(member, scores(params, seed))
 
 
-@pytest.mark.parametrize("selection", ["layerwise", "global", "erk"])
-def test_masks_of_scores_drawn_anew_only_shrink(selection):
+@pytest.mark.parametrize("allocation", ["layerwise", "global", "erk"])
+def test_masks_of_scores_drawn_anew_only_shrink(allocation):
     params = tree()
-    function = partial(SELECTIONS[selection].function, prunable=prune.convolution_kernels)
+    function = partial(ALLOCATIONS[allocation].function, prunable=pruning.convolution_kernels)
     select = jax.jit(function)
-    masks = prune.init_masks(params)
+    masks = pruning.init_masks(params)
     for step, sparsity in enumerate([0.25, 0.5, 0.75]):
         before = masks
         masks = select(scores(params, step=step), masks, sparsity)
         assert_only_shrunk(masks, before)
-        assert prune.sparsity(masks) == pytest.approx(sparsity, abs=1e-3)
+        assert pruning.sparsity(masks) == pytest.approx(sparsity, abs=1e-3)
 
 
 def test_every_weight_is_as_likely_to_go():
     """Each of 27 weights in 400 members goes with probability 9 / 27, by a chi-squared test."""
     params = {"kernel": np.ones((3, 3, 3, 1), np.float32)}
-    masks = prune.init_masks(params)
+    masks = pruning.init_masks(params)
 
     def prune_member(seed):
         return layerwise(scores(params, seed), masks, 1 / 3)["kernel"]
@@ -102,16 +102,16 @@ def test_every_weight_is_as_likely_to_go():
 
 def test_one_shot_by_chance_prunes_each_seed_in_a_way_of_its_own(make_config):
     """And the same seed the same way, more of it at a higher sparsity."""
-    at_once = Pruning(schedule=None, score="random", select="global")
-    experiment = Experiment("sup_chance", pruning=at_once, dense="sup_dense")
+    at_once = Pruning(schedule=None, score="random", allocation="global")
+    experiment = Experiment("sup_chance", pruning=at_once, dense_parent="sup_dense")
     config = dataclasses.replace(make_config("sup_dense"), experiment=experiment)
-    task = make_task(config, "finetune", (8, 8, 1), 10, 4)
+    spec = make_spec(config, "finetune", (8, 8, 1), 10, 4)
     params = tree()
-    state = TrainState(params, {}, prune.init_masks(params), {})
+    state = TrainState(params, {}, pruning.init_masks(params), {})
     pruned = {}
     for seed, sparsity in [(0, 0.5), (0, 0.9), (1, 0.5)]:
-        masks = prune_once(task, state, seed, sparsity).masks
-        assert prune.sparsity(masks, task.counted) == pytest.approx(sparsity, abs=1e-3)
+        masks = prune_once(spec, state, seed, sparsity).masks
+        assert pruning.sparsity(masks, spec.counted) == pytest.approx(sparsity, abs=1e-3)
         pruned[seed, sparsity] = masks
     assert_only_shrunk(pruned[0, 0.9], pruned[0, 0.5])
     kept_by_both = stem_of(pruned[0, 0.5]) & stem_of(pruned[1, 0.5])

@@ -121,7 +121,7 @@ BUILT_IN = [
     ("prunejax.nn", "ARCHITECTURES", {"resnet", "wide_resnet"}),
     ("prunejax.methods", "METHODS", {"cross_entropy", "simclr", "supcon"}),
     ("prunejax.pruning", "SCORES", {"magnitude", "random", "saliency"}),
-    ("prunejax.pruning", "SELECTIONS", {"2:4", "erk", "global", "layerwise"}),
+    ("prunejax.pruning", "ALLOCATIONS", {"2:4", "erk", "global", "layerwise"}),
     (
         "prunejax.measures",
         "MEASURES",

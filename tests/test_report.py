@@ -200,7 +200,7 @@ def test_an_outsiders_measure_is_shown_and_one_that_failed_is_a_note(workdir, tm
     subject = Subject(
         seeds=run.seeds,
         sparsities=run.sparsities,
-        excluded=run.excluded,
+        failed=run.failed,
         labels=run.labels,
         class_names=np.array(run.class_names),
         data_checksum=np.array(run.data_checksum),

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from naive_pruning import assert_equal_trees, naive_masks, naive_updates, tree
 
-from prunejax import prune
+from prunejax import pruning
 from prunejax.config import Experiment, Pruning, Schedule, UserError
 from prunejax.pruning import SCORES, make_pruner
 from prunejax.training import population, programs
 from prunejax.training.members import members_of
+from prunejax.training.spec import check, make_batch, make_specs
 from prunejax.training.state import key_for
 from prunejax.training.step import epoch_order
-from prunejax.training.task import check, make_batch, make_tasks
 
 SALIENCY = SCORES["saliency"]
 KEY = jax.random.key(0)  # of which it makes no use
@@ -33,7 +33,7 @@ def make_saliency_config(make_config):
             "by_saliency",
             method=method,
             pruning=pruning,
-            dense="dense",
+            dense_parent="dense",
             prune_head=method == "cross_entropy",
         )
         config = make_config("sup_dense", log_every_steps=1)
@@ -89,21 +89,21 @@ def test_scores_are_float32_whatever_the_params_are():
 def trained(make_saliency_config, dataset):
     """The settings, and the population's state before each step and after the last."""
     config = make_saliency_config()
-    (task,) = make_tasks(config, dataset).values()
+    (spec,) = make_specs(config, dataset).values()
     members = members_of(config)
-    states = [population.init(task, members)]
+    states = [population.init(spec, members)]
     reports = []
     for progress in population.fit(config, members, dataset):
         states.append(progress.state)
         reports.append(progress)
-    return config, task, members, states, reports
+    return config, spec, members, states, reports
 
 
 def naive_layerwise(scores, masks, target):
     """The masks of the kernels after an update, in NumPy."""
 
     def update(path, leaf, mask):
-        if not prune.convolution_and_head_kernels(path, mask):
+        if not pruning.convolution_and_head_kernels(path, mask):
             return mask
         return naive_masks(np.asarray(leaf), mask, target)
 
@@ -112,15 +112,15 @@ def naive_layerwise(scores, masks, target):
 
 def test_an_update_ranks_by_the_gradients_of_the_steps_own_batch(trained, dataset):
     """And not by those of the next batch, or the magnitudes, which would prune other weights."""
-    _, task, members, states, _ = trained
-    draw = make_batch(task.config, task.objective)
+    _, spec, members, states, _ = trained
+    draw = make_batch(spec.config, spec.objective)
 
     @jax.jit
     def gradients_of(state, seed, step, images, labels):
         views = draw(key_for(seed, "sup/augment", step), images)
         params = state.params
-        gradient = jax.grad(task.loss_of, has_aux=True)
-        return gradient(task.trained(params), params, state.batch_stats, views, labels)[0]
+        gradient = jax.grad(spec.loss_of, has_aux=True)
+        return gradient(spec.trained(params), params, state.batch_stats, views, labels)[0]
 
     def saliencies(state, seed, step):
         order = np.asarray(epoch_order(seed, "sup", step // EPOCH_STEPS, 100))
@@ -192,7 +192,7 @@ def test_a_member_that_diverges_at_an_update_keeps_its_masks(trained, dataset):
     planted = jax.tree.map(np.array, states[3])  # before the update at step 3
     planted.params["encoder"]["stem"]["kernel"][1, 0, 0, 0, 0] = 1e38
     first = next(population.fit(config, members, dataset, planted, 3))
-    assert first.state.frozen_at.tolist() == [-1, 3, -1, -1]
+    assert first.state.failed_at.tolist() == [-1, 3, -1, -1]
     ours, theirs = first.state.masks, states[4].masks
     for new, sound, old in zip(*map(jax.tree.leaves, (ours, theirs, planted.masks)), strict=True):
         np.testing.assert_array_equal(new[1], old[1])
@@ -222,7 +222,7 @@ def test_a_head_stage_with_a_schedule_prunes_the_head_by_its_gradients(
     params = tree()
     gradients = {"head": jax.tree.map(np.ones_like, params["head"])}
     pruner = make_pruner(config, "head")
-    masks = pruner.update(params, prune.init_masks(params), 0.5, KEY, gradients)[1]
+    masks = pruner.update(params, pruning.init_masks(params), 0.5, KEY, gradients)[1]
     kernel = params["head"]["Dense_0"]["kernel"]
     expected = naive_masks(np.abs(kernel), np.ones(kernel.shape, bool), 0.5)
     np.testing.assert_array_equal(masks["head"]["Dense_0"]["kernel"], expected)
@@ -255,4 +255,4 @@ def test_without_gradients_nothing_is_pruned_in_silence(make_saliency_config):
     params = tree()
     update = partial(make_pruner(make_saliency_config(), "sup").update, params)
     with pytest.raises(UserError, match="encoder/conv/kernel has none"):
-        update(prune.init_masks(params), 0.5, KEY)
+        update(pruning.init_masks(params), 0.5, KEY)

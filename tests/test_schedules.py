@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_pruning import naive_updates
 
-from prunejax import prune
+from prunejax import pruning
 from prunejax.pruning.schedules import NEVER, ScheduleSteps, gradual_updates, last_update
 
 
@@ -20,23 +20,23 @@ def due_steps(updates, steps):
 
 
 def test_schedule_golden_value():
-    assert prune.polynomial_schedule(0.9, 1000, 20000)(10500) == pytest.approx(0.7875)
+    assert pruning.polynomial_schedule(0.9, 1000, 20000)(10500) == pytest.approx(0.7875)
 
 
 def test_schedule_is_zero_before_and_final_after():
-    schedule = prune.polynomial_schedule(0.9, 1000, 20000)
+    schedule = pruning.polynomial_schedule(0.9, 1000, 20000)
     values = [schedule(step) for step in (0, 1000, 20000, 99999)]
     np.testing.assert_allclose(values, [0, 0, 0.9, 0.9], rtol=1e-6)
 
 
 def test_schedule_power_one_is_linear():
-    schedule = prune.polynomial_schedule(0.8, 10, 20, power=1)
+    schedule = pruning.polynomial_schedule(0.8, 10, 20, power=1)
     values = [schedule(step) for step in range(10, 21)]
     np.testing.assert_allclose(values, 0.8 * np.arange(11) / 10, rtol=1e-5)
 
 
 def test_schedule_of_one_step_goes_to_the_target_at_once():
-    schedule = prune.polynomial_schedule(0.9, 10, 10)
+    schedule = pruning.polynomial_schedule(0.9, 10, 10)
     values = [schedule(step) for step in (9, 10, 11)]
     np.testing.assert_allclose(values, [0, 0.9, 0.9], rtol=1e-6)
 
@@ -47,7 +47,7 @@ def test_schedule_of_one_step_goes_to_the_target_at_once():
 )
 def test_masks_are_updated_at_begin_every_and_end(begin, end, every, updates):
     steps = np.arange(end + 3 * every)
-    due = jax.vmap(lambda step: prune.is_prune_step(step, begin, end, every))(steps)
+    due = jax.vmap(lambda step: pruning.is_prune_step(step, begin, end, every))(steps)
     expected = {*range(begin, end + 1, every), end}
     assert set(np.flatnonzero(due)) == expected
     assert len(expected) == updates

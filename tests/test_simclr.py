@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from prunejax.config import Experiment, LearningRate, Pruning, SupCon
-from prunejax.losses import supcon
-from prunejax.methods import METHODS, objective_of
+from prunejax.methods import METHODS, objective_of, supcon
 from prunejax.training import population
 from prunejax.training.members import members_of
-from prunejax.training.task import make_batch, make_task
+from prunejax.training.spec import make_batch, make_spec
 
 SIMCLR, SCL = METHODS["simclr"], METHODS["supcon"]
 
@@ -24,7 +23,7 @@ def make_contrastive_config(make_config):
     def make(method):
         pruning = Pruning(schedule="scl")
         experiment = Experiment(
-            "contrastive", method=method, pruning=pruning, dense="dense", prune_head=False
+            "contrastive", method=method, pruning=pruning, dense_parent="dense", prune_head=False
         )
         config = make_config("scl_gmp", log_every_steps=1, sparsities=(0.5,))
         # At its usual rate the loss amplifies a difference of one rounding.
@@ -108,7 +107,7 @@ def test_it_differs_from_scl_in_the_loss_alone():
 
 def test_its_collapse_is_watched_in_its_first_stage_only(make_contrastive_config):
     config = make_contrastive_config("simclr")
-    stages = {stage: make_task(config, stage, (8, 8, 1), 10, 2) for stage in ("scl", "head")}
+    stages = {stage: make_spec(config, stage, (8, 8, 1), 10, 2) for stage in ("scl", "head")}
     assert stages["scl"].objective.collapsed_loss is not None
     assert stages["head"].objective.collapsed_loss is None
 

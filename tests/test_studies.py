@@ -25,7 +25,7 @@ def test_the_criteria_differ_in_their_score_alone():
         schedules = set()
         for criterion in ("gmp", "saliency", "random"):
             pruning = experiments[f"{method}_{criterion}"].pruning
-            schedules.add((pruning.schedule, pruning.select))
+            schedules.add((pruning.schedule, pruning.allocation))
         assert len(schedules) == 1
     scores = {one.pruning.score for one in experiments.values() if one.pruning}
     assert scores == {"magnitude", "saliency", "random"}
@@ -50,11 +50,11 @@ BAD = {
     "def study(): return [Experiment('../a')]": "cannot be a directory",
     "def study(): return [Experiment('a', method=3)]": "ValidationError",
     "def study(): return [Experiment('a', pruning=Pruning(schedule='sup'))]": (
-        "dense=None is no dense experiment before it"
+        "its dense_parent None is no dense experiment before it"
     ),
-    f"def study(): return [{DENSE}, Experiment('b', method='supcon', dense='a', "
+    f"def study(): return [{DENSE}, Experiment('b', method='supcon', dense_parent='a', "
     "pruning=Pruning(schedule='scl'))]": "no dense experiment before it that is trained by 'sup",
-    f"def study(): return [{DENSE}, Experiment('b', dense='a', against='a', "
+    f"def study(): return [{DENSE}, Experiment('b', dense_parent='a', baseline='a', "
     "pruning=Pruning(schedule='sup'))]": "is compared with 'a', which is no pruned experiment",
 }
 
@@ -81,35 +81,35 @@ def test_a_study_that_is_not_there_is_one_line(name):
 REFUSED = {
     "unknown method": ("Experiment('a', method='sup')", "no method 'sup'; "),
     "unknown score": (
-        "Experiment('b', dense='a', pruning=Pruning(schedule='sup', score='magnitud'))",
+        "Experiment('b', dense_parent='a', pruning=Pruning(schedule='sup', score='magnitud'))",
         "no score 'magnitud'; did you mean 'magnitude'",
     ),
-    "unknown selection": (
-        "Experiment('b', dense='a', pruning=Pruning(schedule='sup', select='all'))",
-        "no selection 'all'",
+    "unknown allocation": (
+        "Experiment('b', dense_parent='a', pruning=Pruning(schedule='sup', allocation='all'))",
+        "no allocation 'all'",
     ),
     "unknown schedule": (
-        "Experiment('b', dense='a', pruning=Pruning(schedule='later'))",
+        "Experiment('b', dense_parent='a', pruning=Pruning(schedule='later'))",
         "prunes by the schedule 'later'; there are: sup, scl, scl_delayed",
     ),
     "a group the leaf does not divide into": (
-        "Experiment('b', dense='a', pruning=Pruning(schedule='sup', select='2:4'))",
-        "selection 2:4: encoder/stem/kernel has 1 input channels, which 4 does not divide",
+        "Experiment('b', dense_parent='a', pruning=Pruning(schedule='sup', allocation='2:4'))",
+        "allocation 2:4: encoder/stem/kernel has 1 input channels, which 4 does not divide",
     ),
     "a sparsity out of reach": (
-        "Experiment('b', dense='a', pruning=Pruning(schedule='sup', select='2:4'))",
+        "Experiment('b', dense_parent='a', pruning=Pruning(schedule='sup', allocation='2:4'))",
         "reaches 0.5 and not the sparsity 0.9; use --sparsities=0.5",
     ),
     "a part that the network does not have": (
-        "Experiment('b', dense='a', pruning=Pruning(schedule='sup', spare=('stemm',)))",
-        "experiment 'b' spares 'stemm', which is no part of the network; there are: encoder",
+        "Experiment('b', dense_parent='a', pruning=Pruning(schedule='sup', exclude=('stemm',)))",
+        "experiment 'b' excludes 'stemm', which is no part of the network; there are: encoder",
     ),
     "gradients where there are none": (
-        "Experiment('b', dense='a', pruning=Pruning(schedule=None, score='saliency'))",
+        "Experiment('b', dense_parent='a', pruning=Pruning(schedule=None, score='saliency'))",
         "needs the gradients of a training step, and one-shot pruning has none",
     ),
     "scores of another structure": (
-        "Experiment('b', dense='a', pruning=Pruning(schedule='sup', score='partly'))",
+        "Experiment('b', dense_parent='a', pruning=Pruning(schedule='sup', score='partly'))",
         "score 'partly' lacks the leaf",
     ),
     "a score that is registered twice": ("1/0", "score 'magnitude' is registered twice"),
@@ -177,4 +177,4 @@ def test_a_study_of_simclr_ends_with_a_report_of_its_own_names(tmp_path):
     assert "not run" not in page
     assert "could not be made" not in page
     config = json.loads((tmp_path / "simclr_gmp" / "config.json").read_text())
-    assert config["appearance"]["label"] == "SimCLR"
+    assert config["display"]["label"] == "SimCLR"

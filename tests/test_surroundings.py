@@ -163,7 +163,7 @@ def test_the_time_left_is_that_of_steps_without_what_was_compiled_before(monkeyp
     start = SimpleNamespace(
         config=SimpleNamespace(experiment=SimpleNamespace(name="slow_to_compile")),
         stage_steps={"sup": steps},
-        tasks={"sup": SimpleNamespace(steps=steps, epoch_steps=1)},
+        specs={"sup": SimpleNamespace(steps=steps, epoch_steps=1)},
         dataset=SimpleNamespace(train_labels=[0]),
         trained_models=lambda stage: [(0, steps, 1)],
         done=0,

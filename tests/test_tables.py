@@ -185,12 +185,12 @@ def test_the_table_of_experiments_says_how_each_was_pruned(outsiders):
 
 def test_models_that_diverged_are_left_out_and_said_to_be(study):
     lost = np.arange(6) == 5
-    lossy = study | {"scl_gmp": changed(study["scl_gmp"], excluded=lost)}
+    lossy = study | {"scl_gmp": changed(study["scl_gmp"], failed=lost)}
     accuracy = column(table_1(lossy), "SCL / GMP Acc [%]")
     assert [cell.beside for cell in accuracy] == ["", "", "2 of 3 models"]
     expected = 100 * study["scl_gmp"].at(0.9).accuracy[:2].mean()
     assert accuracy[2].value == pytest.approx(expected)
-    none = study | {"scl_gmp": changed(study["scl_gmp"], excluded=np.arange(6) >= 3)}
+    none = study | {"scl_gmp": changed(study["scl_gmp"], failed=np.arange(6) >= 3)}
     assert column(table_1(none), "SCL / GMP Acc [%]")[2].text == "0 of 3 models"
     assert all(table.rows for table in make_tables(none))
 

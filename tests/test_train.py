@@ -10,14 +10,14 @@ import pytest
 from conftest import EXPERIMENTS
 
 from experiments.presets import PRESETS
-from prunejax import losses, prune
+from prunejax import methods, pruning
 from prunejax.config import Execution, Schedule, SupCon, from_json, override, to_json
 from prunejax.training import population, programs
 from prunejax.training import step as single
 from prunejax.training.members import members_of
 from prunejax.training.plan import make_plan, step_flops
+from prunejax.training.spec import make_specs
 from prunejax.training.step import PerModel
-from prunejax.training.task import make_tasks
 
 ON_CPU = jax.default_backend() == "cpu"
 COLLECTIVES = (
@@ -45,13 +45,13 @@ def fit_until(config, dataset, step):
 
 
 def task_of(config, dataset, stage):
-    return make_tasks(config, dataset)[stage]
+    return make_specs(config, dataset)[stage]
 
 
 def compiled_text(config, dataset, models, batch_size):
     """The program of the stage `sup` as XLA has compiled it."""
-    task = task_of(config, dataset, "sup")
-    program = programs.make_programs(task, dataset)
+    spec = task_of(config, dataset, "sup")
+    program = programs.make_programs(spec, dataset)
     return program(models, batch_size).as_text()
 
 
@@ -72,14 +72,14 @@ def train_alone(config, dataset, row):
     members = members_of(config)
     seed = int(members.seeds[row])
     state = None
-    for name, task in make_tasks(config, dataset).items():
-        state = single.init(task, seed, state)
+    for name, spec in make_specs(config, dataset).items():
+        state = single.init(spec, seed, state)
         step_fn = jax.jit(
-            single.make_step(task),
+            single.make_step(spec),
             static_argnames="batch_size",
             compiler_options=programs.CPU_OPTIONS,  # other kernels round otherwise
         )
-        shared = programs.shared_arguments(task, dataset)
+        shared = programs.shared_arguments(spec, dataset)
         for step in range(8):
             epoch, within = divmod(step, 4)
             order = single.epoch_order(seed, name, epoch, 100)
@@ -146,7 +146,7 @@ def test_the_chunk_size_changes_no_result(make_config, dataset):
 def test_steps_in_a_loop_are_the_same_steps(make_config, dataset):
     """As on accelerators: three at a time, fewer before a smaller batch, a report or the end."""
     config = with_small_steps(make_config("sup_gmp", log_every_steps=4), "sup")
-    execution = Execution(models_per_program=4, steps_per_call=3, fork=False)
+    execution = Execution(models_per_program=4, steps_per_call=3, warm_start=False)
     looped = dataclasses.replace(config, execution=execution)
     calls = []
     reports = fit(looped, dataset, on_step=lambda stage, step: calls.append(step))
@@ -204,9 +204,9 @@ def test_pruning_is_still_a_branch_in_the_populations_program(make_config, datas
     That would rank every weight at every step.
     """
     config = make_config("sup_gmp")
-    task = task_of(config, dataset, "sup")
-    step = programs.make_step(task)
-    arguments = programs.argument_shapes(task, 100, len(members_of(config)))
+    spec = task_of(config, dataset, "sup")
+    step = programs.make_step(spec)
+    arguments = programs.argument_shapes(spec, 100, len(members_of(config)))
     jaxpr = jax.make_jaxpr(lambda *given: step(*given, batch_size=32))(*arguments).jaxpr
 
     in_branches = 0
@@ -271,34 +271,34 @@ def test_no_transposition_computes_its_operand_anew(make_config, dataset):
 
 @pytest.mark.skipif(not ON_CPU, reason="what XLA counts on CPU")
 def test_a_populations_step_costs_what_its_members_cost(make_config, dataset):
-    task = task_of(make_config("sup_gmp"), dataset, "sup")
-    states, members, steps, shared = programs.argument_shapes(task, 100, 4)
+    spec = task_of(make_config("sup_gmp"), dataset, "sup")
+    states, members, steps, shared = programs.argument_shapes(spec, 100, 4)
 
     def of_one(leaf):
         return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
 
     state, member = jax.tree.map(of_one, (states, members))
-    alone = jax.jit(single.make_step(task), static_argnames="batch_size")
+    alone = jax.jit(single.make_step(spec), static_argnames="batch_size")
     lowered = alone.lower(state, member, steps.first, shared, batch_size=32)
     flops = lowered.compile(programs.CPU_OPTIONS).cost_analysis()["flops"]
     # The count is the same whatever computes the convolutions.
     for convolution in ("unrolled", "onednn"):
         config = make_config("sup_gmp", execution=Execution(convolution=convolution))
-        task = task_of(config, dataset, "sup")
-        program = programs.make_programs(task, dataset)
-        plan = make_plan(task, 4, dataset, program)
-        found = step_flops(task, dataset, program, plan)
+        spec = task_of(config, dataset, "sup")
+        program = programs.make_programs(spec, dataset)
+        plan = make_plan(spec, 4, dataset, program)
+        found = step_flops(spec, dataset, program, plan)
         assert found / plan.models_per_program == pytest.approx(flops, rel=0.02)
 
 
 def test_the_second_step_does_not_recompile(make_config, dataset):
     config = make_config("sup_gmp")
-    task, members = task_of(config, dataset, "sup"), members_of(config)
-    step = programs.make_step(task)
-    state = jax.device_put(population.init(task, members))
+    spec, members = task_of(config, dataset, "sup"), members_of(config)
+    step = programs.make_step(spec)
+    state = jax.device_put(population.init(spec, members))
     orders = np.zeros((len(members), 100), np.int32)
     per_model = PerModel(members.seeds, members.sparsities, orders)
-    shared = programs.shared_arguments(task, dataset)
+    shared = programs.shared_arguments(spec, dataset)
     for index in range(3):
         steps = programs.Steps(np.int32(index), np.int32(1))
         state, _ = step(state, per_model, steps, shared, batch_size=32)
@@ -324,17 +324,17 @@ def test_every_experiment_of_every_preset_survives_json_and_traces_one_step(
         config = override(config, [f"{name}.epochs=20000"])
 
     count = len(members_of(config))
-    for task in make_tasks(config, stand_in).values():
-        state, metrics = traced_step(task, 2000, count)
-        assert state == programs.state_shapes(task, count)
+    for spec in make_specs(config, stand_in).values():
+        state, metrics = traced_step(spec, 2000, count)
+        assert state == programs.state_shapes(spec, count)
         assert all(value.shape == (count,) for value in metrics.values())
 
 
-def traced_step(task, num_train, count):
+def traced_step(spec, num_train, count):
     """The shapes of what a population's step returns."""
-    step = programs.make_step(task)
-    batch_size = task.settings.batch_size
-    arguments = programs.argument_shapes(task, num_train, count)
+    step = programs.make_step(spec)
+    batch_size = spec.settings.batch_size
+    arguments = programs.argument_shapes(spec, num_train, count)
     return jax.eval_shape(lambda *given: step(*given, batch_size=batch_size), *arguments)
 
 
@@ -361,7 +361,7 @@ def assert_exact_counts(state, step):
     last_update = max((update for update in UPDATES if update <= step), default=0)
     along = np.clip((last_update - 1) / 5, 0, 1)
     for path, mask in jax.tree_util.tree_leaves_with_path(state.masks):
-        if not prune.convolution_and_head_kernels(path, mask[0]):
+        if not pruning.convolution_and_head_kernels(path, mask[0]):
             assert mask.all()
             continue
         for member, final in enumerate([0.5, 0.5, 0.9, 0.9]):
@@ -386,7 +386,7 @@ def test_one_shot_prunes_once_globally_then_keeps_the_masks(make_config, dataset
 
     @jax.vmap
     def globally(params, masks, sparsity):
-        return prune.global_masks(params, masks, sparsity, prune.convolution_and_head_kernels)
+        return pruning.global_masks(params, masks, sparsity, pruning.convolution_and_head_kernels)
 
     expected = globally(start.params, start.masks, members_of(config).sparsities)
     jax.tree.map(np.testing.assert_array_equal, end.state.masks, expected)
@@ -422,7 +422,7 @@ def test_head_schedule_prunes_the_head_of_a_contrastive_model(make_config, datas
     assert (~head["kernel"]).sum() == 2 * round(0.5 * 640)
     assert head["bias"].all()
     encoder = states["scl"].masks["encoder"]
-    assert 0.49 < prune.sparsity(encoder, lambda path, leaf: path[-1].key == "kernel") < 0.5
+    assert 0.49 < pruning.sparsity(encoder, lambda path, leaf: path[-1].key == "kernel") < 0.5
     jax.tree.map(np.testing.assert_array_equal, masks["encoder"], encoder)
 
 
@@ -478,7 +478,7 @@ def test_a_member_that_diverges_is_frozen_and_disturbs_no_other(make_config, dat
     sound = fit(config, dataset, state=middle, done=4)[-1]
     reports = fit(config, dataset, state=planted, done=4)
     end = reports[-1]
-    assert end.state.frozen_at.tolist() == [-1, -1, -1, -1, -1, 4, -1, -1]
+    assert end.state.failed_at.tolist() == [-1, -1, -1, -1, -1, 4, -1, -1]
 
     others = np.arange(8) != 5
     leaves = jax.tree.leaves(end.state)
@@ -486,7 +486,7 @@ def test_a_member_that_diverges_is_frozen_and_disturbs_no_other(make_config, dat
     planted_leaves = jax.tree.leaves(planted)
     for ours, theirs, before in zip(leaves, sound_leaves, planted_leaves, strict=True):
         np.testing.assert_array_equal(ours[others], theirs[others])
-        if ours is not end.state.frozen_at:
+        if ours is not end.state.failed_at:
             np.testing.assert_array_equal(ours[5], before[5])
     for progress in (reports[0], end):
         assert np.isnan(progress.metrics["loss"]).tolist() == (~others).tolist()
@@ -495,8 +495,8 @@ def test_a_member_that_diverges_is_frozen_and_disturbs_no_other(make_config, dat
 def test_a_collapsed_contrastive_encoder_is_frozen_after_so_many_steps(make_config, dataset):
     """A projection gives every image the same embedding; no gradient leads away from that."""
     config = make_config("scl_dense", models=2, supcon=SupCon(collapse_steps=3))
-    task = task_of(config, dataset, "scl")
-    planted = jax.tree.map(np.array, population.init(task, members_of(config)))
+    spec = task_of(config, dataset, "scl")
+    planted = jax.tree.map(np.array, population.init(spec, members_of(config)))
     last = planted.params["projection"]["Dense_1"]
     last["kernel"][1] = 0
     last["bias"][1] = 1
@@ -504,20 +504,20 @@ def test_a_collapsed_contrastive_encoder_is_frozen_after_so_many_steps(make_conf
     state = dataclasses.replace(middle, params=planted.params)
     reports = fit(config, dataset, state=state, done=3)
 
-    collapsed = losses.collapsed_supcon(8, 0.5, 0.07)  # the epoch's last batch has 4 images
+    collapsed = methods.collapsed_supcon(8, 0.5, 0.07)  # the epoch's last batch has 4 images
     assert reports[0].metrics["loss"][1] == pytest.approx(collapsed, rel=1e-5)
     end = reports[-1]
-    assert end.state.frozen_at.tolist() == [-1, 5]
-    assert end.state.frozen_at.dtype == np.int32
+    assert end.state.failed_at.tolist() == [-1, 5]
+    assert end.state.failed_at.dtype == np.int32
     assert np.isfinite(end.metrics["loss"]).tolist() == [True, False]
     undisturbed = fit(config, dataset)[-1]
-    assert undisturbed.state.frozen_at.tolist() == [-1, -1]
+    assert undisturbed.state.failed_at.tolist() == [-1, -1]
 
 
 def test_frozen_parents_have_frozen_children(make_config, dataset):
     config = make_config("sup_one_shot", models=2, sparsities=(0.5,))
     dense = fit(make_config("sup_dense"), dataset)[-1].state
-    dense = dataclasses.replace(dense, frozen_at=np.array([-1, 3], np.int32))
+    dense = dataclasses.replace(dense, failed_at=np.array([-1, 3], np.int32))
     end = fit(config, dataset, state=dense)[-1]
-    assert end.state.frozen_at.tolist() == [-1, 3]
+    assert end.state.failed_at.tolist() == [-1, 3]
     assert np.isnan(end.metrics["loss"]).tolist() == [False, True]

@@ -102,7 +102,7 @@ def test_a_value_that_is_not_finite_is_said_to_be(study):
 
 
 def test_excluded_models_are_counted(study):
-    lossy = study | {"scl_gmp": changed(study["scl_gmp"], excluded=np.arange(6) == 5)}
+    lossy = study | {"scl_gmp": changed(study["scl_gmp"], failed=np.arange(6) == 5)}
     row = find(intervals(lossy), "SCL / GMP", "90")
     assert row[2].all == "2 (of 3; the others diverged or collapsed)"
 
@@ -167,7 +167,7 @@ def test_what_few_seeds_were_measured_for_is_resampled_among_these():
 
 def test_resamples_that_draw_none_of_a_cells_models_do_not_count(study):
     lost = np.isin(np.arange(6), (3, 4))
-    lossy = study | {"scl_gmp": changed(study["scl_gmp"], excluded=lost)}
+    lossy = study | {"scl_gmp": changed(study["scl_gmp"], failed=lost)}
     resamples = Resamples(lossy)
     dense = lossy["scl_dense"].at(0.0)
     pruned = lossy["scl_gmp"].at(0.9)
@@ -273,7 +273,7 @@ def test_a_study_that_compares_nothing_says_so(study):
 
 
 def test_a_cell_without_models_gives_tables_that_say_so(study):
-    none = changed(study["scl_gmp"], excluded=np.ones(6, bool))
+    none = changed(study["scl_gmp"], failed=np.ones(6, bool))
     lossy = study | {"scl_gmp": none}
     assert find(intervals(lossy), "SCL / GMP", "90")[3].text == "0 of 3 models"
     said = "SCL / GMP, 90%: 0 of 3 models"

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prunejax import data, runs
+from prunejax import cache, data, runs
 from prunejax.config import from_json, to_json
 from prunejax.measures import evaluate
 from prunejax.training import inference
@@ -55,7 +55,7 @@ def test_a_process_under_other_switches_trains_restores_and_measures_the_same_bi
     assert {"state", "predictions", "q", "depth"} <= ours.keys()
     (tmp_path / "config.json").write_text(to_json(config))
     cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(data.cache_dir() / "xla"),
+        "JAX_COMPILATION_CACHE_DIR": str(cache.cache_dir() / "xla"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
     }
     done = subprocess.run(

@@ -28,4 +28,4 @@ def _by(magnitude: Experiment, score: str, name: str) -> Experiment:
     """An experiment that differs from one by magnitude in its score."""
     schedule = magnitude.pruning.schedule if magnitude.pruning else None
     pruning = Pruning(schedule=schedule, score=score)
-    return replace(magnitude, name=name, pruning=pruning, label=score, against=magnitude.name)
+    return replace(magnitude, name=name, pruning=pruning, label=score, baseline=magnitude.name)

@@ -18,7 +18,7 @@ def simclr() -> list[Experiment]:
             SCL_GMP,
             name="simclr_gmp",
             method="simclr",
-            dense="simclr_dense",
-            against="scl_gmp",
+            dense_parent="simclr_dense",
+            baseline="scl_gmp",
         ),
     ]

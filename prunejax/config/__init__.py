@@ -1,7 +1,7 @@
-"""Room `config`: the settings of a run, what refuses them, how they are written, read and changed.
+"""Package `config`: the settings of a run, their checks, how they are written, read and changed.
 
-`settings` holds them in two parts: those that decide a result (`Identity`) and those that only say
-how it is computed, saved, measured and shown (`Operation`). Nothing here imports JAX.
+`settings` has them in two parts: the result-defining ones (`ResultSettings`), and those that only
+say how a run is computed, saved, measured and shown (`RuntimeSettings`). Nothing here imports JAX.
 """
 
 from prunejax.config.checks import validate
@@ -9,11 +9,11 @@ from prunejax.config.errors import UserError
 from prunejax.config.files import differences, from_json, load_config, to_json
 from prunejax.config.overrides import override
 from prunejax.config.settings import (
-    Appearance,
     Augment,
     Checkpoint,
     Config,
     Data,
+    Display,
     Execution,
     Experiment,
     LearningRate,
@@ -26,13 +26,14 @@ from prunejax.config.settings import (
     Stage,
     SupCon,
 )
+from prunejax.config.sweep import Sweep, expand
 
 __all__ = [
-    "Appearance",
     "Augment",
     "Checkpoint",
     "Config",
     "Data",
+    "Display",
     "Execution",
     "Experiment",
     "LearningRate",
@@ -44,8 +45,10 @@ __all__ = [
     "Schedule",
     "Stage",
     "SupCon",
+    "Sweep",
     "UserError",
     "differences",
+    "expand",
     "from_json",
     "load_config",
     "override",

@@ -25,7 +25,7 @@ def validate(config: "Config", channels: int | None = None) -> None:
     if config.seed + config.models > 2**31:
         raise UserError(f"seed is {config.seed}; seeds must lie in [0, 2**31)")
     _check_levels(config.sparsities)
-    _check_begins(config.experiment, config.prune.count_from)
+    _check_start(config.experiment, config.prune.count_from)
     _check_schedules(config.prune)
     _check_statistics(config.data, channels)
     _check_augment("sup_augment", config.sup_augment, channels)
@@ -47,24 +47,20 @@ def _check_levels(sparsities: tuple[float, ...]) -> None:
             )
 
 
-def _check_begins(experiment: "Experiment", count_from: int) -> None:
+def _check_start(experiment: "Experiment", count_from: int) -> None:
     pruning = experiment.pruning
-    if pruning is None or not pruning.begins:
+    if pruning is None or pruning.start is None:
         return
-    begins = ", ".join(str(begin) for begin in pruning.begins)
     if pruning.schedule is None:
         raise UserError(
-            f"experiment {experiment.name!r} prunes at once, and has begins of pruning ({begins}); "
-            "give it a schedule"
+            f"experiment {experiment.name!r} prunes in one shot, and has a start step of pruning "
+            f"({pruning.start}); give it a schedule"
         )
-    if len(set(pruning.begins)) < len(pruning.begins):
-        raise UserError(f"begins of pruning {begins}: give none twice")
-    for begin in pruning.begins:
-        if isinstance(begin, int) and begin < count_from:
-            raise UserError(
-                f"begins of pruning {begins}: {begin} is before the first step, which "
-                f"prune.count_from numbers {count_from}; raise it"
-            )
+    if isinstance(pruning.start, int) and pruning.start < count_from:
+        raise UserError(
+            f"start of pruning {pruning.start} is before the first step, which prune.count_from "
+            f"numbers {count_from}; raise it"
+        )
 
 
 def _check_schedules(prune: "Prune") -> None:

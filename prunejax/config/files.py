@@ -1,4 +1,4 @@
-"""`config.json`: written, read, also in the format before this one, and compared."""
+"""`config.json`: written, read, and compared."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ from etils import epath
 from pydantic import TypeAdapter, ValidationError
 
 from prunejax.config.errors import UserError, explain, in_one_line
-from prunejax.config.settings import Config, Operation
+from prunejax.config.settings import Config, RuntimeSettings
 
 _CONFIG = TypeAdapter(Config)
 
@@ -24,17 +24,17 @@ def from_json(text: str, where: str) -> Config:
     """The inverse of `to_json`; fields that were added since have their defaults.
 
     Args:
-        text: what a file holds, of this format or of format 3.
+        text: the content of a file.
         where: the file, for errors.
 
     Raises:
-        UserError: if it is no configuration.
+        UserError: if it is not a configuration, or one of a version that is no longer read.
     """
     try:
         fields = json.loads(text)
-        if isinstance(fields, dict) and "population" in fields:
-            text = json.dumps(_from_format_3(fields))
-        return _CONFIG.validate_json(text)
+        if isinstance(fields, dict):
+            _update_names(fields, where)
+        return _CONFIG.validate_json(json.dumps(fields))
     except ValidationError as error:
         raise UserError(f"{where}: not a configuration ({explain(error)})") from None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -57,35 +57,69 @@ def load_config(run_dir: str | os.PathLike[str]) -> Config:
     return from_json(text, str(path))
 
 
+RENAMED = {
+    "appearance": "display",
+    "execution.fork": "execution.warm_start",
+    "experiment.against": "experiment.baseline",
+    "experiment.dense": "experiment.dense_parent",
+    "experiment.pruning.select": "experiment.pruning.allocation",
+    "experiment.pruning.spare": "experiment.pruning.exclude",
+}
+"""Fields of version 0.2.0, by their path, and what they are called now."""
+
+
+def _update_names(fields: dict[str, Any], where: str) -> None:
+    """Gives fields that version 0.2.0 wrote their present names.
+
+    Raises:
+        UserError: if the fields mean what this version does not train.
+    """
+    if "population" in fields:
+        raise UserError(f"{where}: a run of version 0.1.0 (format 3); prunejax 0.2.0 reads it")
+    for old, new in RENAMED.items():
+        *groups, name = old.split(".")
+        group: Any = fields
+        for step in groups:
+            group = group.get(step) if isinstance(group, dict) else None
+        if isinstance(group, dict) and name in group:
+            group[new.split(".")[-1]] = group.pop(name)
+    pruning = (fields.get("experiment") or {}).get("pruning") or {}
+    if pruning.pop("begins", None):
+        raise UserError(
+            f"{where}: a population of several start steps (pruning.begins), which prunejax 0.2.0 "
+            "reads; now each start step is an experiment of its own"
+        )
+
+
 MAY_DIFFER = ("experiment", "sparsities", "preset", "models", "seed", "finetune", "prune")
-"""Fields of `Identity` in which the runs of one study may differ, so that they can be shown beside
-each other and pruned ones start from dense ones."""
-OPERATIONAL = tuple(field.name for field in dataclasses.fields(Operation))
-DESCRIPTIVE = ("experiment.label", "experiment.against")
-"""Fields of `Identity` that only say how a run is shown."""
+"""Result-defining settings in which the runs of one study may differ: they are shown together, and
+pruned ones start from dense ones."""
+RUNTIME = tuple(field.name for field in dataclasses.fields(RuntimeSettings))
+DESCRIPTIVE = ("experiment.label", "experiment.baseline")
+"""Fields of `ResultSettings` that only say how a run is shown."""
 
 
-def differences(ours: Config, theirs: Config, apart: Iterable[str] = ()) -> list[str]:
+def differences(ours: Config, theirs: Config, ignore: Iterable[str] = ()) -> list[str]:
     """The fields that decide results in which two configurations differ.
 
     Args:
         ours: one.
         theirs: the other.
-        apart: top-level fields that are not compared.
+        ignore: top-level fields that are not compared.
 
     Returns:
         `path: ours, not theirs` of each.
     """
-    left_out = {*OPERATIONAL, *apart}
+    ignored = {*RUNTIME, *ignore}
     first = dict(_walk(dataclasses.asdict(ours)))
     second = dict(_walk(dataclasses.asdict(theirs)))
-    told = []
+    found = []
     for path in sorted(first.keys() | second.keys()):
-        if path in DESCRIPTIVE or path.split(".")[0] in left_out:
+        if path in DESCRIPTIVE or path.split(".")[0] in ignored:
             continue
         if first.get(path) != second.get(path):
-            told.append(f"{path}: {first.get(path)}, not {second.get(path)}")
-    return told
+            found.append(f"{path}: {first.get(path)}, not {second.get(path)}")
+    return found
 
 
 def _walk(node: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
@@ -95,45 +129,3 @@ def _walk(node: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _walk(value, f"{path}{name}.")
         else:
             yield path + name, value
-
-
-# --------------------------------------------------------------- format 3
-# It had no entries: an experiment was one of seven, known by its name, and a stage named its loss.
-
-_SUP = {"label": "Sup", "colour": "#0072B2"}
-_SCL = {"label": "SCL", "colour": "#D55E00"}
-_LABELS = {"sup": "GMP", "scl": "GMP", "scl_delayed": "Δ GMP"}
-"""Of gradual pruning, by the schedule."""
-_AGAINST = {
-    "scl_gmp": "sup_gmp",
-    "scl_delayed_gmp": "sup_gmp",
-    "scl_one_shot": "sup_one_shot",
-}
-
-
-def _from_format_3(fields: dict[str, Any]) -> dict[str, Any]:
-    fields = dict(fields)
-    old = fields["experiment"]
-    contrastive = "scl" in (old["stages"][0], (old["parent"] or "")[:3])
-    pruning = None
-    if old["schedule"] is not None:
-        pruning = {"schedule": old["schedule"]}
-    if old["parent"] is not None:
-        pruning = {"schedule": None, "select": "global"}
-    dense = "scl_dense" if contrastive else "sup_dense"
-    fields["experiment"] = {
-        "name": old["name"],
-        "method": "supcon" if contrastive else "cross_entropy",
-        "pruning": pruning,
-        "dense": dense if pruning else None,
-        "label": _LABELS.get(old["schedule"], "One-Shot") if pruning else "dense",
-        "against": _AGAINST.get(old["name"]),
-        "prune_head": old["prune_head"],
-    }
-    for stage in ("sup", "scl", "head", "finetune"):
-        fields[stage] = {name: v for name, v in fields[stage].items() if name != "loss"}
-    fields["execution"] = fields.pop("population")
-    model = fields["model"]
-    architecture = f"WideResNet-{model['depth']}-{model['widen_factor']}"
-    fields["appearance"] = (_SCL if contrastive else _SUP) | {"architecture": architecture}
-    return fields

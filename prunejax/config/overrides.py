@@ -10,10 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from prunejax.config.errors import UserError, explain
+from prunejax.config.files import RENAMED
 from prunejax.config.settings import Config, Stage
-
-RENAMED = {"population": "execution"}
-"""Fields by a name they had before."""
 
 
 def override(config: Config, assignments: Iterable[str]) -> Config:
@@ -35,9 +33,9 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
                 f"--set={assignment}: expected FIELD=VALUE, for instance --set=optim.momentum=0.8"
             )
         path = path.strip()
-        first, *rest = path.split(".")
-        steps = [RENAMED.get(first, first), *rest]
-        config = _assign(config, steps, text.strip(), assignment)
+        if path in RENAMED:
+            raise UserError(f"--set={assignment}: {path} is called {RENAMED[path]} now")
+        config = _assign(config, path.split("."), text.strip(), assignment)
         assigned.add(path)
     if config.data.name != before and not assigned & {"data.mean", "data.std"}:
         config = dataclasses.replace(

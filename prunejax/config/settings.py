@@ -23,33 +23,33 @@ GeneratorSeed = Annotated[int, Field(ge=0, lt=2**32)]
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
 """The fraction of weights that is removed."""
 Epochs = tuple[Count, ...]
-BeginFraction = Annotated[float, Field(ge=0, lt=1)]
-Begin = Count | BeginFraction
-"""When pruning begins: a whole number is a step, as schedules number them; any other a fraction of
-the first stage."""
+StartFraction = Annotated[float, Field(ge=0, lt=1)]
+Start = Count | StartFraction
+"""The start step of pruning: a whole number is a step, as schedules number them; any other number a
+fraction of the first stage."""
 
 
-# ------------------------------------------------------- the entries of a study
+# ------------------------------------------------------- the experiments of a study
 
 
 @dataclass(frozen=True, config=STRICT)
 class Pruning:
-    """A way of pruning: when, by which score, and how the pruned weights are divided."""
+    """A way of pruning: when, by which score, and how many weights of which layer."""
 
     schedule: str | None
     """The field of `Prune` that the first stage follows (gradual pruning); None: the dense parent's
     final checkpoint is pruned at once."""
     score: str = "magnitude"
     """A name in `pruning.SCORES`: what a weight is worth."""
-    select: str = "layerwise"
-    """A name in `pruning.SELECTIONS`: how many weights of which leaf go."""
-    spare: tuple[str, ...] = ()
+    allocation: str = "layerwise"
+    """A name in `pruning.ALLOCATIONS`: how many weights are pruned in each layer."""
+    exclude: tuple[str, ...] = ()
     """Parts of the network that stay dense, for instance `stem`."""
-    begins: tuple[Begin, ...] = ()
-    """When gradual pruning begins, if that is an axis of the population: each seed is then pruned
-    once for each of them. Span and interval stay the schedule's. Empty: as the schedule has it."""
+    start: Start | None = None
+    """The start step of gradual pruning; its span and interval stay the schedule's. None: the
+    schedule's own `begin_step`."""
     sparsities: tuple[Sparsity, ...] = ()
-    """The population's, unless others are asked for. Empty: the preset's."""
+    """The population's, unless `--sparsities` requests others. Empty: the preset's."""
     shorten: bool = False
     """Whether a span that would end after its stage is cut to end with it; if not it is refused."""
 
@@ -64,17 +64,18 @@ class Experiment:
     """A name in `methods.METHODS`: how it is trained."""
     pruning: Pruning | None = None
     """None for a dense experiment."""
-    dense: str | None = None
-    """Of a pruned experiment the dense one: its models without pruning, and one-shot's parent."""
+    dense_parent: str | None = None
+    """For a pruned experiment, the dense one: its models before pruning, from which one-shot and
+    gradual pruning start."""
     label: str = "dense"
-    """How tables and figures call the way of pruning, for instance `GMP`."""
-    against: str | None = None
-    """The pruned experiment whose losses this one's are compared with, if there is one."""
+    """The way of pruning in tables and figures, for instance `GMP`."""
+    baseline: str | None = None
+    """The pruned experiment that this one is compared with, if there is one."""
     prune_head: bool = True
     """Whether the linear head's kernel is prunable too: in the paper for Sup only."""
 
 
-# ------------------------------------------------------ what decides the results
+# ------------------------------------------------------ result-defining settings
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -192,14 +193,14 @@ class SupCon:
     temperature: PositiveFloat = 0.5
     base_temperature: PositiveFloat = 0.07
     collapse_steps: Positive = 200
-    """A model is frozen whose loss was that of a collapsed encoder for so many steps in a row,"""
+    """A model has failed whose loss was that of a collapsed encoder for so many steps in a row,"""
     collapse_tolerance: NonNegative = 1e-3
     """give or take this fraction of it."""
 
 
 @dataclass(frozen=True, config=STRICT)
-class Identity:
-    """What decides a run's result: two runs that differ here are different runs."""
+class ResultSettings:
+    """Result-defining settings: two runs that differ here are different runs."""
 
     preset: str = "cifar10"
     experiment: Experiment = Experiment()
@@ -229,7 +230,7 @@ class Identity:
     prune: Prune = Prune()
 
 
-# -------------------------------------------------------- what only says how
+# -------------------------------------------------------- runtime settings
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -241,15 +242,15 @@ class Execution:
     devices_per_model: Positive | None = None
     """Devices that share a model's batch. None: as many as there are for each model; on the CPU of
     one process 1."""
-    convolution: Literal["unrolled", "onednn", "grouped", "im2col"] = "unrolled"
-    """How convolutions of many models are computed, see `nn.conv`. On a CPU `onednn` takes the
-    fastest steps, and compiles each program anew at every start."""
+    convolution: str = "unrolled"
+    """A name in `nn.conv.STRATEGIES`: how convolutions of many models are computed. On a CPU
+    `onednn` takes the fastest steps, and compiles each program anew at every start."""
     steps_per_call: Positive | None = None
     """Steps that one call of a program takes. None: 8 on accelerators, 1 on CPU, whose
     convolutions crawl in loops."""
-    fork: bool = True
-    """Whether a gradually pruned model starts from its dense one, which it equals until pruning
-    begins; see `training.forks`."""
+    warm_start: bool = True
+    """Whether a gradually pruned run starts from its dense parent's checkpoint at the start step of
+    pruning, until which both are equal; see `runs.warm_start`."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -260,7 +261,7 @@ class Checkpoint:
     every_minutes: PositiveFloat = 10.0
     keep: Positive = 2
     keep_at: tuple[Positive, ...] = ()
-    """Steps whose checkpoints are written and kept besides, for others to fork from."""
+    """Further steps whose checkpoints are written and kept: warm starts of pruned runs."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -268,8 +269,8 @@ class MeasureSettings:
     """How trained models are measured."""
 
     probe_models: Positive = 5
-    """Models per sparsity and begin of pruning whose prediction depth and purity are measured: of
-    the lowest seeds, without those that failed."""
+    """Models per sparsity whose prediction depth and purity are measured: those of the lowest seeds
+    that have not failed."""
     neighbors: Positive = 30
     depth_target: Literal["label", "prediction"] = "label"
     """What a probe must predict: the true label (the paper's code), or the network's prediction
@@ -283,7 +284,7 @@ class MeasureSettings:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Appearance:
+class Display:
     """What tables and figures show of a run and its method; filled in when the run begins."""
 
     label: str = ""
@@ -292,21 +293,21 @@ class Appearance:
     architecture: str = ""
     """For instance `WideResNet-16-2`."""
     first_stage_steps: Count = 0
-    """Steps of the first stage, of which begins of pruning are fractions; 0 if not known."""
+    """Steps of the first stage, of which start steps are fractions; 0 if not known."""
 
 
 @dataclass(frozen=True, config=STRICT)
-class Operation:
-    """What only says how a run is computed, saved, measured and shown: may differ on resume."""
+class RuntimeSettings:
+    """How a run is computed, saved, measured and shown: may differ on resume."""
 
     execution: Execution = Execution()
     checkpoint: Checkpoint = Checkpoint()
     measure: MeasureSettings = MeasureSettings()
-    appearance: Appearance = Appearance()
+    display: Display = Display()
     log_every_steps: Positive = 50
     """Steps averaged into one line of `metrics.jsonl`; a line never spans two epochs."""
 
 
 @dataclass(frozen=True, config=STRICT)
-class Config(Operation, Identity):
+class Config(RuntimeSettings, ResultSettings):
     """One run: a population, `models` seeds x `sparsities`, through the stages of an experiment."""

@@ -1,12 +1,10 @@
-"""The entry of this room: where data sets come from."""
+"""The plug-in of this package: where data sets come from."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from prunejax.data.dataset import Dataset
 from prunejax.registry import Registry
-
-if TYPE_CHECKING:
-    from prunejax.data.dataset import Dataset
 
 
 class Source(NamedTuple):
@@ -16,10 +14,10 @@ class Source(NamedTuple):
     """What the source is called; a source of a single set is called as the set."""
     handles: Callable[[str], bool]
     """Whether a value of `data.name` is one of its sets."""
-    load: Callable[[str, str | None], "Dataset"]
+    load: Callable[[str, str | None], Dataset]
     """Reads the set, whole, given `data.name` and the directory for data, or None. Raises UserError
     if it cannot."""
-    load_averaged: Callable[[str, str | None, int], "Dataset"] | None = None
+    load_averaged: Callable[[str, str | None, int], Dataset] | None = None
     """The same, given `data.image_size` too, where images are averaged as they are read, so that
     they may be of several sizes. None: those that `load` has read are."""
 

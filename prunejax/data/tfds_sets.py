@@ -11,8 +11,8 @@ from jaxtyping import Int32, UInt8
 
 from prunejax.config import UserError
 from prunejax.config.errors import in_one_line
-from prunejax.data.cache import cached
 from prunejax.data.dataset import Dataset
+from prunejax.data.decoded import cached
 from prunejax.data.entry import FALLBACK, SOURCES, Source, set_names
 from prunejax.data.resize import averaged
 

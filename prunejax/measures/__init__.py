@@ -1,4 +1,4 @@
-"""Room `measures`: what trained models do with the test images, and the statistics of it.
+"""Package `measures`: what trained models do with the test images.
 
 It is open to *measures* (`Measure` in `entry`): a function of one model's outputs, in a file of its
 own that adds it to `MEASURES`. `evaluate` computes what is missing or outdated in a run's
@@ -17,8 +17,16 @@ from prunejax.measures.entry import (
     ModelOutputs,
     decisive_settings,
 )
+from prunejax.measures.metrics import (
+    accuracy,
+    modal_class,
+    pruning_identified_exemplars,
+    q_score,
+    recall,
+)
+from prunejax.measures.neighbors import knn_predict, knn_purity, prediction_depth
 from prunejax.measures.results import RunMeasures
-from prunejax.measures.store import load_measures, migrate
+from prunejax.measures.store import load_measures
 
 if TYPE_CHECKING:
     from prunejax.measures.evaluation import evaluate, outdated
@@ -31,11 +39,18 @@ __all__ = [
     "Measure",
     "ModelOutputs",
     "RunMeasures",
+    "accuracy",
     "decisive_settings",
     "evaluate",
+    "knn_predict",
+    "knn_purity",
     "load_measures",
-    "migrate",
+    "modal_class",
     "outdated",
+    "prediction_depth",
+    "pruning_identified_exemplars",
+    "q_score",
+    "recall",
 ]
 
 

@@ -117,7 +117,7 @@ class Measure(NamedTuple):
     """What it reads of the outputs. One that needs no probes of all models is computed as they
     are streamed, several at a time."""
     models: Literal["all", "probed", "first"] = "all"
-    """Which are measured, none that failed: all; of each sparsity and begin of pruning those of the
+    """Which are measured, none that failed: all; of each sparsity those of the
     `measure.probe_models` lowest seeds; or the first of each sparsity, which makes one row a
     sparsity (`levels`)."""
     settings: tuple[str, ...] = ()

@@ -67,7 +67,7 @@ def evaluate(
     subject = Subject(
         seeds=np.asarray(trained.seeds, np.int32),
         sparsities=np.asarray(trained.sparsities, np.float32),
-        excluded=trained.frozen,
+        failed=trained.failed,
         labels=np.asarray(dataset.test_labels, np.int32),
         class_names=np.array(dataset.class_names),
         data_checksum=np.array(dataset.checksum),
@@ -81,7 +81,7 @@ def evaluate(
         records.pop(name, None)
         failures.pop(name, None)
     if REQUIRED in records:
-        subject = dataclasses.replace(subject, excluded=records[REQUIRED].subject.excluded)
+        subject = dataclasses.replace(subject, failed=records[REQUIRED].subject.failed)
 
     # One group after the other, each written before the next: what is done is kept.
     pending, refused = _without_impossible_entries(names, records)

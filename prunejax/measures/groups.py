@@ -60,7 +60,7 @@ def measure_group(
 
     Returns:
         the measures; why others failed, by name; and the subject, of which models whose outputs
-        turned out not to be finite are excluded too.
+        turned out not to be finite are failed too.
     """
     if _is_streamed(measures[0]):
         return _measure_streamed(job, measures, subject)
@@ -77,7 +77,7 @@ def _measure_streamed(
     """Measures of all models that need no probes, several models at a time."""
     owner = hosts.owners(len(subject.seeds))
     ours = np.flatnonzero(owner == jax.process_index())
-    excluded = subject.excluded.copy()
+    failed = subject.failed.copy()
 
     def models(advance: Advance) -> Iterator[tuple[int, ModelOutputs]]:
         settings = job.context.settings
@@ -85,15 +85,15 @@ def _measure_streamed(
         # A model may diverge in its last update, which no later step of training notices.
         for row, model in zip(ours.tolist(), outputs, strict=True):
             finite = np.isfinite(model.representations).all() and np.isfinite(model.logits).all()
-            excluded[row] |= not finite
-            if not excluded[row]:
+            failed[row] |= not finite
+            if not failed[row]:
                 yield row, model
 
     with job.track("images", len(ours) * len(subject.labels)) as advance:
         found, failures = _measure_models(
             measures, models(advance), job.context, subject, lambda count: None
         )
-    subject = dataclasses.replace(subject, excluded=hosts.merge(excluded, owner))
+    subject = dataclasses.replace(subject, failed=hosts.merge(failed, owner))
     records, failures = _gather(measures, found, failures, owner, subject, job.context)
     return records, failures, subject
 
@@ -105,7 +105,7 @@ def _measure_one_by_one(
     # A group's measures are of the same models: what holds for the first holds for all.
     kind = measures[0].models
     settings = job.context.settings
-    rows = _chosen_rows(kind, subject, job.trained.members.begins, settings)
+    rows = _chosen_rows(kind, subject, settings)
     _, level_of = np.unique(subject.sparsities, return_inverse=True)
     places = level_of[rows] if kind == "first" else rows  # in the arrays
     owner_of_rows = hosts.owners(len(rows))
@@ -123,20 +123,14 @@ def _measure_one_by_one(
 
 
 def _chosen_rows(
-    kind: str, subject: Subject, begins: np.ndarray, settings: MeasureSettings
+    kind: str, subject: Subject, settings: MeasureSettings
 ) -> Int[np.ndarray, " rows"]:
-    """The models that a measure is of, level by level; none that is excluded.
-
-    `first` is the first model of each sparsity, whenever its pruning began; of `probed` there are
-    as many for each begin.
-    """
+    """The models that a measure is computed for, level by level; none that has failed."""
     rows = [np.zeros(0, np.int64)]
     most = {"all": None, "probed": settings.probe_models, "first": 1}[kind]
-    cells = np.zeros_like(begins) if kind == "first" else begins
     for level in np.unique(subject.sparsities):
-        for cell in np.unique(cells):
-            alike = (subject.sparsities == level) & (cells == cell)
-            rows.append(np.flatnonzero(alike & ~subject.excluded)[:most])
+        healthy = (subject.sparsities == level) & ~subject.failed
+        rows.append(np.flatnonzero(healthy)[:most])
     return np.concatenate(rows)
 
 

@@ -1,14 +1,12 @@
-"""Measured runs that differ in their seeds only -> one run of all seeds, without checkpoints."""
+"""The measures of runs that differ in their seeds only, as those of one run."""
 
 import dataclasses
-import itertools
-import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from prunejax.config import Config, UserError, differences, load_config, to_json
+from prunejax.config import Config, UserError, load_config
 from prunejax.measures.record import Record, Subject, blank
 from prunejax.measures.store import (
     REQUIRED,
@@ -18,14 +16,10 @@ from prunejax.measures.store import (
     read_all,
     write,
 )
-from prunejax.runs.directory import write_whole
-from prunejax.runs.log import join_curves
-from prunejax.runs.provenance import join_provenance, load_provenance
+from prunejax.runs.joined import JoinedRun, join_runs, write_run
+from prunejax.runs.provenance import load_provenance
 from prunejax.training.members import Members, members_of
 from prunejax.types import Path
-
-OF_SEEDS = ("models", "seed")
-"""Fields of a configuration in which the parts of a run differ."""
 
 
 class Part(NamedTuple):
@@ -63,17 +57,14 @@ def read_part(directory: Path) -> Part:
 
 
 class Joined(NamedTuple):
-    """A run of all seeds, not written yet."""
+    """A measured run of all seeds, not written yet."""
 
-    config: Config
+    run: JoinedRun
     records: list[Record]
     failed: dict[str, str]
     """By the name of a measure that failed in some part, why."""
     lacking: dict[str, list[int]]
     """By the name of a measure that some parts lack, their seeds: it was not measured of these."""
-    provenance: dict[str, Any]
-    curves: list[dict[str, Any]]
-    """Lines of `metrics.jsonl`."""
 
 
 def join(parts: Sequence[Part]) -> Joined:
@@ -82,27 +73,22 @@ def join(parts: Sequence[Part]) -> Joined:
     Raises:
         UserError: if they are not of one run.
     """
-    parts = _in_order(parts)
-    models = sum(part.config.models for part in parts)
-    config = dataclasses.replace(parts[0].config, models=models)
-    directories = [part.directory for part in parts]
-    members = members_of(config)
-    rows = [_rows(members, members_of(part.config)) for part in parts]
+    run = join_runs([part.directory for part in parts])
+    by_directory = {part.directory: part for part in parts}
+    parts = [by_directory[directory] for directory in run.directories]
     failed: dict[str, str] = {}
     for part in parts:
         failed = dict(part.failed) | failed
     return Joined(
-        config=config,
-        records=_joined_records(parts, members, rows),
+        run=run,
+        records=_joined_records(parts, members_of(run.config), run.rows),
         failed=failed,
         lacking=_lacking(parts),
-        provenance=join_provenance(directories),
-        curves=join_curves(directories, rows, len(members)),
     )
 
 
 def write_joined(joined: Joined, directory: Path) -> None:
-    """Writes `measures/`, `metrics.jsonl`, `provenance.json` and `config.json`.
+    """Writes the run's files and its `measures/`.
 
     Raises:
         OSError, UserError: if it cannot be written there.
@@ -112,36 +98,7 @@ def write_joined(joined: Joined, directory: Path) -> None:
     known = {record.name for record in joined.records}
     failed = {name: why for name, why in joined.failed.items() if name not in known}
     note_failures(directory, failed, failed)
-    lines = [json.dumps(line) + "\n" for line in joined.curves]
-    write_whole(directory / "metrics.jsonl", "".join(lines))
-    write_whole(directory / "provenance.json", json.dumps(joined.provenance, indent=2) + "\n")
-    # Last, because a directory that has one is a run.
-    write_whole(directory / "config.json", to_json(joined.config))
-
-
-def _in_order(parts: Sequence[Part]) -> list[Part]:
-    """The parts by their seeds.
-
-    Raises:
-        UserError: if they differ in anything else, or their seeds overlap or leave some out.
-    """
-    parts = sorted(parts, key=lambda part: part.config.seed)
-    first = parts[0]
-    for before, part in itertools.pairwise(parts):
-        both = f"{before.directory} and {part.directory}"
-        different = differences(part.config, first.config, apart=OF_SEEDS)
-        if different:
-            told = "; ".join(different)
-            raise UserError(f"{part.directory} differs from {first.directory} ({told})")
-        expected = before.config.seed + before.config.models
-        if part.config.seed < expected:
-            raise UserError(f"{both} have seed {part.config.seed}; a run has each seed once")
-        if part.config.seed > expected:
-            raise UserError(
-                f"{both} leave out the seeds from {expected} to {part.config.seed - 1}, and a run "
-                "has all between its first and its last; train and evaluate those too"
-            )
-    return parts
+    write_run(joined.run, directory)
 
 
 def _joined_records(
@@ -201,12 +158,12 @@ def _blank(part: Part, like: Record) -> Record:
 def _joined(records: Sequence[Record], members: Members, rows: Sequence[np.ndarray]) -> Record:
     """A measure of all members; what is of one model of each sparsity is the first part's."""
     first = records[0]
-    excluded = [record.subject.excluded for record in records]
+    failed = [record.subject.failed for record in records]
     subject = dataclasses.replace(
         first.subject,
         seeds=members.seeds,
         sparsities=members.sparsities,
-        excluded=_placed(excluded, rows),
+        failed=_placed(failed, rows),
     )
     measured = [record.measured for record in records]
     of_models = next(iter(first.specs.values())).dims[0] == "models"
@@ -250,13 +207,3 @@ def _same_data(ours: Subject, theirs: Subject) -> bool:
         and np.array_equal(ours.labels, theirs.labels)
         and np.array_equal(ours.class_names, theirs.class_names)
     )
-
-
-def _rows(whole: Members, part: Members) -> np.ndarray:
-    """Where the members of a part stand in the whole."""
-    place = {member: row for row, member in enumerate(_identities(whole))}
-    return np.array([place[member] for member in _identities(part)])
-
-
-def _identities(members: Members) -> list[tuple[tuple[int, float], int]]:
-    return list(zip(members.cells, members.seeds.tolist(), strict=True))

@@ -28,7 +28,7 @@ class Subject:
     """int32 `[models]`."""
     sparsities: np.ndarray
     """float32 `[models]`."""
-    excluded: np.ndarray
+    failed: np.ndarray
     """bool `[models]`: which diverged or collapsed in training."""
     labels: np.ndarray
     """int32 `[examples]`."""
@@ -59,7 +59,7 @@ class Subject:
 SUBJECT = {
     "seeds": ("i", ("models",)),
     "sparsities": ("f", ("models",)),
-    "excluded": ("b", ("models",)),
+    "failed": ("b", ("models",)),
     "labels": ("i", ("examples",)),
     "class_names": ("U", ("classes",)),
     "data_checksum": ("U", ()),

@@ -22,7 +22,7 @@ class RunMeasures:
     """int32 `[models]`."""
     sparsities: np.ndarray
     """float32 `[models]`."""
-    excluded: np.ndarray
+    failed: np.ndarray
     """bool `[models]`: which diverged or collapsed, and so have no measures."""
     labels: np.ndarray
     """int32 `[examples]`."""
@@ -42,9 +42,6 @@ class RunMeasures:
     """Fields of `config.measure` on which one of these measures depends."""
     failures: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """By the name of a measure that is not there, why."""
-    begins: np.ndarray | None = None
-    """int32 `[models]`: the place of each model's begin among the experiment's `pruning.begins`;
-    None: it has none."""
     level: float | None = None
     """The sparsity of these models, where `at` has chosen them."""
 
@@ -61,19 +58,16 @@ class RunMeasures:
         return [as_asked(level) for level in np.unique(self.sparsities)]
 
     @property
-    def begin_fractions(self) -> list[float]:
-        """The begins of pruning, where they are an axis: fractions of the first stage.
+    def start_fraction(self) -> float | None:
+        """The start step of pruning as a fraction of the first stage; None without `pruning.start`.
 
-        NaN where the number of its steps is not known; empty where they are none.
+        NaN where the number of steps of the stage is not known.
         """
         pruning = self.config.experiment.pruning
-        fractions = []
-        for begin in pruning.begins if pruning else ():
-            if isinstance(begin, int):
-                steps = self.config.appearance.first_stage_steps
-                begin = (begin - self.config.prune.count_from) / steps if steps else np.nan
-            fractions.append(begin)
-        return fractions
+        if pruning is None or not isinstance(pruning.start, int):
+            return None if pruning is None else pruning.start
+        steps = self.config.display.first_stage_steps
+        return (pruning.start - self.config.prune.count_from) / steps if steps else np.nan
 
     @property
     def predictions(self) -> np.ndarray:
@@ -82,23 +76,23 @@ class RunMeasures:
 
     @property
     def accuracy(self) -> np.ndarray:
-        """Test accuracy, `[models]`, in [0, 1]; NaN of those that are excluded."""
+        """Test accuracy, `[models]`, in [0, 1]; NaN of those that are failed."""
         known = np.asarray(metrics.accuracy(self.predictions, self.labels))
-        return np.where(self.excluded, np.nan, known)
+        return np.where(self.failed, np.nan, known)
 
     @property
     def modal_class(self) -> np.ndarray:
         """The class that most models predict, `[examples]`; of several the lowest.
 
         Raises:
-            ValueError: if all models are excluded.
+            ValueError: if all models are failed.
         """
         return np.asarray(metrics.modal_class(self._votes, len(self.class_names)))
 
     @property
     def _votes(self) -> np.ndarray:
-        """The predictions of the models that are not excluded."""
-        return self.predictions[~self.excluded]
+        """The predictions of the models that are not failed."""
+        return self.predictions[~self.failed]
 
     def has(self, array: str) -> bool:
         """Whether an array is there."""
@@ -113,29 +107,19 @@ class RunMeasures:
         return self.arrays[array]
 
     def at(self, level: float) -> "RunMeasures":
-        """The measures of the models of one sparsity, without those that are excluded.
+        """The measures of the models of one sparsity, without those that are failed.
 
         Raises:
             ValueError: if no model has that sparsity.
         """
         levels = self.levels
         place = levels.index(level)
-        kept = (self.sparsities == np.float32(level)) & ~self.excluded
+        kept = (self.sparsities == np.float32(level)) & ~self.failed
         kept_levels = np.arange(len(levels)) == place
         return self._only(kept, kept_levels, level=level)
 
-    def begun(self, place: int) -> "RunMeasures":
-        """The measures of the models of one begin, the place of which is given.
-
-        Raises:
-            ValueError: if the begin is no axis of this population.
-        """
-        if self.begins is None:
-            raise ValueError(f"{self.name} has no begins")
-        return self._only(self.begins == place, np.ones(len(self.levels), bool))
-
     def trained(self, level: float) -> int:
-        """How many models of one sparsity were trained, those that are excluded included."""
+        """How many models of one sparsity were trained, those that are failed included."""
         return int(np.sum(self.sparsities == np.float32(level)))
 
     def only_measured(self, array: str) -> "RunMeasures | None":
@@ -156,7 +140,7 @@ class RunMeasures:
         """Which test images are PIEs of these models against `dense` ones, bool `[examples]`.
 
         Raises:
-            ValueError: if all models of one side are excluded.
+            ValueError: if all models of one side are failed.
         """
         found = metrics.pruning_identified_exemplars(
             dense._votes, self._votes, len(self.class_names)
@@ -175,8 +159,7 @@ class RunMeasures:
             self,
             seeds=self.seeds[models],
             sparsities=self.sparsities[models],
-            excluded=self.excluded[models],
-            begins=None if self.begins is None else self.begins[models],
+            failed=self.failed[models],
             arrays=arrays,
             measured=measured,
             **others,

@@ -12,7 +12,6 @@ import numpy as np
 from etils import epath
 
 from prunejax.config import Config, MeasureSettings, UserError, load_config
-from prunejax.measures import format_3
 from prunejax.measures.entry import MEASURES, ArraySpec, Column, decisive_settings
 from prunejax.measures.record import (
     SUBJECT,
@@ -22,7 +21,6 @@ from prunejax.measures.record import (
     settings_from_json,
 )
 from prunejax.measures.results import RunMeasures
-from prunejax.training.members import members_of
 from prunejax.types import Path
 
 FAILED = "failed.json"
@@ -60,25 +58,6 @@ def load_measures(run_dir: str | Path) -> RunMeasures:
             missing = f"{file_of(run_dir, name)} is missing; run experiments.evaluate first"
             failures[name] = noted.get(name, missing)
     return assemble(config, records, failures)
-
-
-def migrate(run_dir: str | Path) -> list[Path]:
-    """Divides a run's `measures.npz` of format 3 into one file a measure, and deletes it.
-
-    Returns:
-        the files that were written; a measure that has a file keeps it.
-
-    Raises:
-        UserError: if there is no `measures.npz`, or it cannot be read.
-    """
-    run_dir = epath.Path(run_dir)
-    old = run_dir / format_3.NAME
-    written = []
-    for record in _read_format_3(old):
-        if not file_of(run_dir, record.name).exists():
-            written.append(write(record, run_dir))
-    old.unlink()
-    return written
 
 
 def file_of(run_dir: Path, name: str) -> Path:
@@ -209,17 +188,6 @@ def read_all(run_dir: Path) -> tuple[dict[str, Record], dict[str, str]]:
         except UserError as error:
             failures[path.stem] = str(error)
 
-    # The file of an older version serves for what has no newer one.
-    old = run_dir / format_3.NAME
-    if old.exists():
-        lacking = [name for name in format_3.MEASURES if name not in {path.stem for path in paths}]
-        try:
-            for record in _read_format_3(old):
-                if record.name in lacking:
-                    records[record.name] = _as_registered(record, old)
-        except UserError as error:
-            failures |= dict.fromkeys(lacking, str(error))
-
     known = [name for name in MEASURES if name in records]
     others = [name for name in records if name not in known]
     return {name: records[name] for name in known + others}, failures
@@ -259,12 +227,11 @@ def assemble(config: Config, records: dict[str, Record], failures: dict[str, str
             dims[array] = tuple(spec.dims)
             measured[array] = record.measured
     measure = MeasureSettings(**(settings | decided))
-    pruning = config.experiment.pruning
     return RunMeasures(
         config=dataclasses.replace(config, measure=measure),
         seeds=subject.seeds,
         sparsities=subject.sparsities,
-        excluded=subject.excluded,
+        failed=subject.failed,
         labels=subject.labels,
         class_names=tuple(subject.class_names.tolist()),
         data_checksum=str(subject.data_checksum),
@@ -274,7 +241,6 @@ def assemble(config: Config, records: dict[str, Record], failures: dict[str, str
         columns=tuple(columns),
         decided_by=frozenset(decided),
         failures=failures,
-        begins=members_of(config).begins if pruning and pruning.begins else None,
     )
 
 
@@ -330,15 +296,6 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     except UNREADABLE as error:
         told = " ".join(str(error).split())[:200]
         raise UserError(f"{path} cannot be read ({told}); {AGAIN}") from None
-
-
-def _read_format_3(path: Path) -> list[Record]:
-    content = _read_arrays(path)
-    try:
-        return format_3.divide(content)
-    except (ValueError, TypeError, LookupError) as error:
-        told = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: {told}; delete it and {AGAIN}") from None
 
 
 def _from_arrays(name: str, content: dict[str, np.ndarray]) -> Record:

@@ -1,10 +1,11 @@
 """Room `methods`: how models are trained.
 
-Losses, augmentation, and the entry it is open to: a training `Method` (label, colour, stages,
-views, loss), one file each: `cross_entropy`, `supcon`, `simclr`.
+Losses, augmentation, and the plug-in it is open to: a training `Method` (label, colour, stages,
+views, loss), one file each: `sup`, `scl`, `simclr`.
 """
 
 from prunejax.methods.entry import METHODS, Loss, Method, Objective
+from prunejax.methods.losses import collapsed_supcon, cross_entropy, supcon
 from prunejax.methods.stages import is_gradual, is_one_shot, objective_of, stage_settings, stages_of
 
 __all__ = [
@@ -12,9 +13,12 @@ __all__ = [
     "Loss",
     "Method",
     "Objective",
+    "collapsed_supcon",
+    "cross_entropy",
     "is_gradual",
     "is_one_shot",
     "objective_of",
     "stage_settings",
     "stages_of",
+    "supcon",
 ]

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from prunejax.config import Config
 from prunejax.methods.entry import METHODS, Loss, Method
 from prunejax.methods.losses import supcon
-from prunejax.methods.supcon import SCL
+from prunejax.methods.scl import SCL
 from prunejax.types import Array
 
 

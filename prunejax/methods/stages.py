@@ -1,8 +1,8 @@
 """Which stages an experiment has, and what each of them minimises."""
 
 from prunejax.config import Config, Experiment, Stage, UserError
-from prunejax.methods.cross_entropy import CLASSIFICATION
 from prunejax.methods.entry import METHODS, Objective
+from prunejax.methods.sup import CLASSIFICATION
 
 FINETUNING = "finetune"
 """The one stage of an experiment that prunes a trained dense parent at once."""

@@ -5,6 +5,15 @@ It is open to architectures: a file here, or a module of one's own, that adds an
 """
 
 from prunejax.nn.entry import ARCHITECTURES, Architecture
+from prunejax.nn.heads import LinearHead, ProjectionHead
 from prunejax.nn.networks import make_networks
+from prunejax.nn.wideresnet import WideResNet
 
-__all__ = ["ARCHITECTURES", "Architecture", "make_networks"]
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "LinearHead",
+    "ProjectionHead",
+    "WideResNet",
+    "make_networks",
+]

@@ -15,6 +15,7 @@ from jax import Array, lax
 from jax.custom_batching import custom_vmap
 from jaxtyping import Float
 
+from prunejax.config import UserError
 from prunejax.nn import onednn
 from prunejax.nn.onednn import NUMBERS
 from prunejax.nn.phases import input_gradient as by_phases
@@ -32,18 +33,14 @@ Convolution = Callable[..., Array]
 def convolution(strategy: str) -> Convolution:
     """Returns a stand-in for `lax.conv_general_dilated` in `nn.Conv` (NHWC, no dilation or groups).
 
-    Args:
-        strategy: `unrolled` is one convolution per model, `onednn` the same by oneDNN's calls on
-            a CPU that has them, `grouped` what `vmap` makes of `lax`, `im2col` patches and a matrix
-            product.
+    Raises:
+        UserError: if there is no strategy of that name in `STRATEGIES`.
     """
-    strategies = {
-        "unrolled": partial(_unrolled, by_onednn=False),
-        "onednn": partial(_unrolled, by_onednn=True),
-        "grouped": lax.conv_general_dilated,
-        "im2col": _im2col,
-    }
-    return strategies[strategy]
+    if strategy not in STRATEGIES:
+        raise UserError(
+            f"execution.convolution is {strategy!r}; there are: {', '.join(STRATEGIES)}"
+        )
+    return STRATEGIES[strategy]
 
 
 # --------------------------------------------- one convolution per model
@@ -163,7 +160,7 @@ def _plain(
     and eight times as long for what leaves fewer rows than the kernel has.
     """
     if platform == "cpu" and _is_small(images, kernel, strides, padding):
-        return _im2col(images, kernel, strides, padding)
+        return im2col(images, kernel, strides, padding)
     return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=NUMBERS)
 
 
@@ -180,13 +177,14 @@ def _is_small(
 # ---------------------------------------------- patches and a matrix product
 
 
-def _im2col(
+def im2col(
     images: Images,
     kernel: Kernel,
     strides: Strides,
     padding: Padding,
     **unused: object,
 ) -> Output:
+    """A convolution as a matrix product of patches."""
     height, width, channels, features = kernel.shape
     down, right = strides
     padded = jnp.pad(images, ((0, 0), *padding, (0, 0)))
@@ -204,3 +202,11 @@ def _im2col(
     # Without the barrier each element of the patches is found anew in the product.
     patches = lax.optimization_barrier(patches)
     return patches @ kernel.reshape(height * width * channels, features)
+
+
+STRATEGIES: dict[str, Convolution] = {
+    "unrolled": partial(_unrolled, by_onednn=False),
+    "onednn": partial(_unrolled, by_onednn=True),
+}
+"""How convolutions of many models are computed: one per model by XLA, or by oneDNN's calls on a CPU
+that has them. Benchmarks and tests add what these are compared with."""

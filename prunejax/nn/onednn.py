@@ -24,8 +24,8 @@ import jax
 import numpy as np
 from jax import Array, lax
 
+from prunejax.cache import cache_dir
 from prunejax.config.errors import in_one_line
-from prunejax.data.cache import cache_dir
 
 CALL = "__onednn$convolution"
 NUMBERS = ("NHWC", "HWIO", "NHWC")

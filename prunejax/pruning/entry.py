@@ -1,4 +1,4 @@
-"""What a pruner is made of: a score of each weight, and a selection of those that go."""
+"""What a pruner is made of: a score of each weight, and a allocation of those that go."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -27,16 +27,16 @@ def every_target(sparsity: float) -> float:
     return sparsity
 
 
-class Selection(NamedTuple):
+class Allocation(NamedTuple):
     """How many weights of which leaf go."""
 
     name: str
     function: Callable[[Tree, Tree, Scalar, Prunable], Tree]
     """`(scores, masks, sparsity, prunable) -> masks`, which only shrink; the sparsity may be
     traced."""
-    attained: Callable[[float], float] = every_target
-    """`target -> sparsity` that masks really have, for selections that reach only some."""
+    achievable: Callable[[float], float] = every_target
+    """`target -> sparsity` that masks really have, for allocations that reach only some."""
 
 
 SCORES: Registry[Score] = Registry("score", "prunejax.pruning")
-SELECTIONS: Registry[Selection] = Registry("selection", "prunejax.pruning")
+ALLOCATIONS: Registry[Allocation] = Registry("allocation", "prunejax.pruning")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from prunejax.pruning.entry import SELECTIONS, Prunable, Selection
+from prunejax.pruning.entry import ALLOCATIONS, Allocation, Prunable
 from prunejax.pruning.masks import convolution_kernels
 from prunejax.pruning.ranking import count_pruned, prune_lowest
 from prunejax.types import Array, Scalar, Tree
@@ -57,4 +57,4 @@ def erk(
     return jax.tree_util.tree_map_with_path(update, scores, masks)
 
 
-SELECTIONS.add(Selection("erk", erk))
+ALLOCATIONS.add(Allocation("erk", erk))

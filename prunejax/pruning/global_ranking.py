@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from prunejax.pruning.entry import SELECTIONS, Prunable, Selection
+from prunejax.pruning.entry import ALLOCATIONS, Allocation, Prunable
 from prunejax.pruning.masks import convolution_kernels
 from prunejax.pruning.ranking import count_pruned, prune_lowest
 from prunejax.types import Scalar, Tree
@@ -33,4 +33,4 @@ def global_ranking(
     return jax.tree.unflatten(structure, kept)
 
 
-SELECTIONS.add(Selection("global", global_ranking))
+ALLOCATIONS.add(Allocation("global", global_ranking))

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from prunejax.pruning.entry import SELECTIONS, Prunable, Selection
+from prunejax.pruning.entry import ALLOCATIONS, Allocation, Prunable
 from prunejax.pruning.masks import convolution_kernels
 from prunejax.pruning.ranking import count_pruned, prune_lowest
 from prunejax.types import Array, Scalar, Tree
@@ -38,4 +38,4 @@ def layerwise(
     return jax.tree_util.tree_map_with_path(update, scores, masks)
 
 
-SELECTIONS.add(Selection("layerwise", layerwise))
+ALLOCATIONS.add(Allocation("layerwise", layerwise))

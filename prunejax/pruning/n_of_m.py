@@ -9,18 +9,18 @@ import jax
 import jax.numpy as jnp
 
 from prunejax.config import UserError
-from prunejax.pruning.entry import SELECTIONS, Prunable, Selection
+from prunejax.pruning.entry import ALLOCATIONS, Allocation, Prunable
 from prunejax.pruning.masks import convolution_kernels, name_of
 from prunejax.types import Array, Scalar, Tree
 
 
-def n_of_m(keep: int, group: int) -> Selection:
-    """The selection that ends with `keep` weights in each group of `group`.
+def n_of_m(keep: int, group: int) -> Allocation:
+    """The allocation that ends with `keep` weights in each group of `group`.
 
     On the way there a group loses as many weights as the sparsity comes nearest to.
     """
 
-    def attained(sparsity: float) -> float:
+    def achievable(sparsity: float) -> float:
         return min(round(sparsity * group), group - keep) / group
 
     def select(
@@ -35,14 +35,14 @@ def n_of_m(keep: int, group: int) -> Selection:
             inputs = leaf.shape[-2]
             if inputs % group:
                 raise UserError(
-                    f"selection {keep}:{group}: {name_of(path)} has {inputs} input channels, which "
-                    f"{group} does not divide; name a part of it in Pruning(spare=...)"
+                    f"allocation {keep}:{group}: {name_of(path)} has {inputs} input channels, "
+                    f"which {group} does not divide; name a part of it in Pruning(exclude=...)"
                 )
             return jnp.asarray(mask) & (_places(leaf, mask, group) >= pruned)
 
         return jax.tree_util.tree_map_with_path(update, scores, masks)
 
-    return Selection(f"{keep}:{group}", select, attained)
+    return Allocation(f"{keep}:{group}", select, achievable)
 
 
 def _places(leaf: Array, mask: Array, group: int) -> Array:
@@ -55,4 +55,4 @@ def _places(leaf: Array, mask: Array, group: int) -> Array:
     return places.reshape(leaf.shape)
 
 
-SELECTIONS.add(n_of_m(2, 4))
+ALLOCATIONS.add(n_of_m(2, 4))

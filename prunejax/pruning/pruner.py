@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from prunejax.config import Config, Schedule, UserError
 from prunejax.methods import is_one_shot, objective_of, stages_of
-from prunejax.pruning.entry import SCORES, SELECTIONS, Prunable, Score, Selection
+from prunejax.pruning.entry import ALLOCATIONS, SCORES, Allocation, Prunable, Score
 from prunejax.pruning.masks import (
     apply_masks,
     convolution_and_head_kernels,
@@ -24,7 +24,7 @@ class Pruner(NamedTuple):
     """How masks are updated in a stage."""
 
     score: Score
-    select: Selection
+    allocation: Allocation
     prunable: Prunable
     power: int
     at_multiples: bool
@@ -48,14 +48,14 @@ class Pruner(NamedTuple):
 
         Raises:
             UserError: if a prunable leaf has no gradient where the score needs them, or the score
-                or the selection returns something of another structure than the params.
+                or the allocation returns something of another structure than the params.
         """
         if self.score.needs_gradients:
             gradients = self._complete(gradients or {}, params)
         scores = self.score.function(params, gradients, key)
         _require_like(params, scores, f"score {self.score.name!r}")
-        masks = self.select.function(scores, masks, sparsity, self.prunable)
-        _require_like(params, masks, f"selection {self.select.name!r}", bool)
+        masks = self.allocation.function(scores, masks, sparsity, self.prunable)
+        _require_like(params, masks, f"allocation {self.allocation.name!r}", bool)
         return apply_masks(params, masks), masks
 
     def _complete(self, gradients: Tree, params: Tree) -> Tree:
@@ -84,13 +84,13 @@ def make_pruner(config: Config, stage: str) -> Pruner:
     their programs, and a score that this stage has no gradients for is not asked.
 
     Raises:
-        UserError: if the experiment names a score, a selection or a schedule that there is not.
+        UserError: if the experiment names a score, a allocation or a schedule that there is not.
     """
     pruning = config.experiment.pruning
-    prunes_here = is_one_shot(config.experiment) or schedule_steps(config, stage) != NEVER
-    score, select = "magnitude", "layerwise"
+    prunes_here = is_one_shot(config.experiment) or configured_schedule(config, stage) is not None
+    score, allocation = "magnitude", "layerwise"
     if pruning is not None and prunes_here:
-        score, select = pruning.score, pruning.select
+        score, allocation = pruning.score, pruning.allocation
     prunable = convolution_kernels
     # A head that comes after the pruned stage is not pruned by its schedule.
     trains_head = objective_of(config, stages_of(config)[0]).network == "head"
@@ -98,11 +98,11 @@ def make_pruner(config: Config, stage: str) -> Pruner:
         prunable = convolution_and_head_kernels
     if stage == "head" and config.prune.head is not None:
         prunable = head_kernel
-    if pruning is not None and pruning.spare:
-        prunable = without(prunable, pruning.spare)
+    if pruning is not None and pruning.exclude:
+        prunable = without(prunable, pruning.exclude)
     return Pruner(
         score=SCORES[score],
-        select=SELECTIONS[select],
+        allocation=ALLOCATIONS[allocation],
         prunable=prunable,
         power=config.prune.power,
         at_multiples=config.prune.at_multiples,
@@ -110,17 +110,17 @@ def make_pruner(config: Config, stage: str) -> Pruner:
     )
 
 
-def schedule_steps(config: Config, stage: str) -> ScheduleSteps:
-    """The pruning schedule of a stage; where there is none, one that never comes.
+def configured_schedule(config: Config, stage: str) -> ScheduleSteps | None:
+    """Returns the schedule that the settings name for a stage, or None for none.
 
-    The experiment's own is of its first stage; `prune.head` is of a later head stage.
+    The experiment's own is for its first stage; `prune.head` is for a later head stage.
 
     Raises:
-        UserError: if the experiment names a schedule that there is not.
+        UserError: if the experiment names a schedule that does not exist.
     """
     pruning = config.experiment.pruning
     if pruning is None or pruning.schedule is None:
-        return NEVER
+        return None
     schedules = {}
     for name, value in vars(config.prune).items():
         if isinstance(value, Schedule):
@@ -136,14 +136,15 @@ def schedule_steps(config: Config, stage: str) -> ScheduleSteps:
     elif stage == "head":
         schedule = config.prune.head
     if schedule is None:
-        return NEVER
+        return None
     return ScheduleSteps(schedule.begin_step, schedule.end_step, schedule.every_steps)
 
 
-def begin_schedules(config: Config, stage: str, steps: int) -> tuple[ScheduleSteps, ...]:
-    """The schedule of a stage for each begin of the experiment, or the one if it names none.
+def schedule_steps(config: Config, stage: str, steps: int) -> ScheduleSteps:
+    """Returns the pruning schedule of a stage, or `NEVER` for a stage that prunes nothing.
 
-    A begin moves the schedule: its span and interval stay. In later stages all are alike.
+    The experiment's `pruning.start` moves the schedule of the first stage: its span and interval
+    stay.
 
     Args:
         config: of the run.
@@ -151,52 +152,46 @@ def begin_schedules(config: Config, stage: str, steps: int) -> tuple[ScheduleSte
         steps: that the stage has.
 
     Raises:
-        UserError: as `schedule_steps`.
+        UserError: if the experiment names a schedule that does not exist.
     """
-    schedule = schedule_steps(config, stage)
+    schedule = configured_schedule(config, stage)
     pruning = config.experiment.pruning
-    if pruning is None or not pruning.begins:
-        return (schedule,)
-    if stage != stages_of(config)[0]:
-        return (schedule,) * len(pruning.begins)
-    span = int(schedule.end) - int(schedule.begin)
+    if schedule is None or pruning is None:
+        return NEVER
+    if pruning.start is None or stage != stages_of(config)[0]:
+        return schedule
     count_from = config.prune.count_from
-    schedules = []
-    for begin in pruning.begins:
-        first = begin if isinstance(begin, int) else count_from + round(begin * steps)
-        end = first + span
-        if pruning.shorten:
-            end = min(end, count_from + steps - 1)
-        schedules.append(ScheduleSteps(first, end, schedule.every))
-    return tuple(schedules)
+    begin = pruning.start
+    if not isinstance(begin, int):
+        begin = count_from + round(begin * steps)
+    end = begin + int(schedule.end) - int(schedule.begin)
+    if pruning.shorten:
+        end = min(end, count_from + steps - 1)
+    return ScheduleSteps(begin, end, schedule.every)
 
 
 def expected_sparsity(
-    config: Config,
-    stage: str,
-    steps: int,
-    final_sparsity: float,
-    schedule: ScheduleSteps | None = None,
+    config: Config, stage: str, stage_steps: int, taken: int, final_sparsity: float
 ) -> float:
-    """What the masks should have come to after `steps` steps of the first stage, `stage`.
+    """Returns the sparsity that masks have after `taken` steps of the first stage.
 
     Args:
         config: of the run.
         stage: its first.
-        steps: taken.
-        final_sparsity: of the member.
-        schedule: the member's, one of `begin_schedules`. None: the experiment's only one.
+        stage_steps: that the stage has.
+        taken: steps of the stage, at most `stage_steps`.
+        final_sparsity: the member's.
     """
     if config.experiment.pruning is None:
         return 0.0
     pruner = make_pruner(config, stage)
     if is_one_shot(config.experiment):
-        return pruner.select.attained(final_sparsity)
-    updates = pruner.updates(schedule or schedule_steps(config, stage), final_sparsity)
-    newest = last_update(updates, steps - 1)
+        return pruner.allocation.achievable(final_sparsity)
+    updates = pruner.updates(schedule_steps(config, stage, stage_steps), final_sparsity)
+    newest = last_update(updates, taken - 1)
     if newest is None:
         return 0.0
-    return pruner.select.attained(float(updates.target(newest)))
+    return pruner.allocation.achievable(float(updates.target(newest)))
 
 
 def _named_leaves(tree: Tree) -> list[tuple[str, Array]]:

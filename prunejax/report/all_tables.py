@@ -23,7 +23,7 @@ def table_makers(study: Study, published: Published | None = None) -> Makers:
         study: the measures of each experiment, all of the same test images.
         published: the paper's numbers, if they are for this data.
     """
-    # A sweep over begins has a table of its own: the others have a row for each sparsity.
+    # A sweep over start steps has a table of its own: the others have a row for each sparsity.
     everything = study
     study = without_sweeps(study)
     compares, pruned = bool(pairs(study)), prunes(study)

@@ -11,7 +11,7 @@ from prunejax.data import Dataset
 from prunejax.measures import RunMeasures, load_measures
 from prunejax.methods import is_one_shot
 from prunejax.report.figures import Curves
-from prunejax.report.study import seeds_a_cell, sweeps
+from prunejax.report.study import is_in_sweep, seeds_a_cell
 from prunejax.runs.directory import differing_data, load_provenance
 from prunejax.runs.log import load_curves
 from prunejax.types import Path
@@ -98,11 +98,11 @@ def _alike(
 
 
 def _with_dense_run(study: dict[str, RunMeasures], notes: list[str]) -> dict[str, RunMeasures]:
-    """The runs without sweeps whose dense run is not among them; a note on each of these."""
+    """The runs without those of sweeps whose dense run is not there; a note on each of these."""
     shown = dict(study)
-    for name in sweeps(study):
-        dense = study[name].config.experiment.dense
-        if dense not in study:
+    for name, run in study.items():
+        dense = run.config.experiment.dense_parent
+        if is_in_sweep(study, name) and dense not in study:
             del shown[name]
             notes.append(f"Not shown: {name}. Its dense run {dense} is not there, or not shown")
     return shown
@@ -166,24 +166,27 @@ def in_order(study: dict[str, RunMeasures]) -> dict[str, RunMeasures]:
     """The runs in the order of tables and figures.
 
     By method, the baseline first and others by name; within a method the dense runs, then gradual
-    pruning as early as it begins, then pruning at once. Of several of a kind those come first that
+    pruning as early as it starts, then pruning at once. Of several of a kind those come first that
     others are compared with, then it is by name.
     """
-    references = {run.config.experiment.against for run in study.values()}
+    references = {run.config.experiment.baseline for run in study.values()}
 
     def place(name: str) -> tuple:
         config = study[name].config
         method = config.experiment.method
         pruning = config.experiment.pruning
-        # 0 dense, 1 gradual, 2 at once; of gradual ones the earlier begin comes first.
-        kind = 0
-        begin = 0
+        # 0 dense, 1 gradual, 2 at once; of gradual ones the earlier start comes first, and those of
+        # sweeps last.
+        kind, in_sweep, start = 0, False, 0.0
         if pruning is not None and pruning.schedule is not None:
             kind = 1
-            begin = getattr(config.prune, pruning.schedule).begin_step
+            start = study[name].start_fraction
+            in_sweep = start is not None
+            if start is None:
+                start = getattr(config.prune, pruning.schedule).begin_step
         elif pruning is not None:
             kind = 2
-        return method != BASELINE, method, kind, begin, name not in references, name
+        return method != BASELINE, method, kind, in_sweep, start, name not in references, name
 
     return {name: study[name] for name in sorted(study, key=place)}
 
@@ -214,8 +217,8 @@ def trained_otherwise(run: RunMeasures, other: RunMeasures) -> list[str]:
 
 def _source(workdir: Path, study: dict[str, RunMeasures]) -> str:
     """What every caption ends with."""
-    excluded = any(run.excluded.any() for run in study.values())
-    fewer = ", less those excluded" if excluded else ""
+    failed = any(run.failed.any() for run in study.values())
+    fewer = ", less those failed" if failed else ""
     presets = ", ".join(sorted({run.config.preset for run in study.values()}))
     commits = set()
     for name in study:

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prunejax.measures.statistics import jaccard, seeds_to_decide
 from prunejax.report.resamples import INTERVALS, Resamples, with_interval
+from prunejax.report.statistics import jaccard, seeds_to_decide
 from prunejax.report.study import (
     DenseAndPruned,
     Pair,

@@ -44,7 +44,7 @@ def table_2(study: Study, published: Published | None = None) -> Table:
     columns, unknown = _stage_columns(study)
     ours = _settings_rows(columns) | _schedule_rows(study, columns) | _loss_rows(columns)
     ours["Network type"] = [
-        column.config.appearance.architecture or column.config.model.name for column in columns
+        column.config.display.architecture or column.config.model.name for column in columns
     ]
 
     # Beside ours the paper's, of those of its methods that the study has.

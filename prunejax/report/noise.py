@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from prunejax.measures import RunMeasures
-from prunejax.measures.statistics import floor_at, noise_floor, pie_counts, shuffled_places
+from prunejax.report.statistics import floor_at, noise_floor, pie_counts, shuffled_places
 from prunejax.report.study import Study, at, holder_of
 from prunejax.report.table import Cell
 

@@ -22,18 +22,18 @@ def opening(study: Study, compared: Table) -> tuple[str, list[str]]:
 
     Returns:
         one sentence or two in plain words, and the findings with their numbers: what the comparison
-        says, and what the sweeps over begins do.
+        says, and what the sweeps over start steps show.
     """
     single = without_sweeps(study)
     found = []
     for trend in trends(study):
         # A sweep may have been made at sparsities of its own.
-        if trend.sparsity == headline({trend.sweep: study[trend.sweep]}):
+        if trend.sparsity == headline({trend.sweep.first: study[trend.sweep.first]}):
             found.append(trend)
     sentences = [when_sentence(study, trend) for trend in found]
     if prunes(single) or not sentences:
         sentences = [*answer(single, compared), *sentences]
-    plain = [_hurt_more(single, compared), _best_begin(study, found)]
+    plain = [_hurt_more(single, compared), _best_start(study, found)]
     return " ".join(filter(None, plain)), sentences
 
 
@@ -59,15 +59,15 @@ def _hurt_more(study: Study, compared: Table) -> str:
     )
 
 
-def _best_begin(study: Study, found: list[Trend]) -> str:
+def _best_start(study: Study, found: list[Trend]) -> str:
     """When to prune, where that was found to matter; empty if not, and without sweeps."""
     told = []
     for trend in found:
         if trend.found != "undecided":
             label = sweep_label(study, trend.sweep)
-            begin = f"{100 * trend.cheapest:.3g}%"
+            start = f"{100 * trend.cheapest:.3g}%"
             lost = f"{trend.lost[trend.cheapest]:.1f} points"
-            told.append(f"{label} loses least on average ({lost}) if pruning begins at {begin}")
+            told.append(f"{label} loses least on average ({lost}) if pruning starts at {start}")
     if not told:
         return ""
     return f"Of the starting points tried, {', and '.join(told)} of the first training stage."

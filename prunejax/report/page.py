@@ -33,6 +33,7 @@ from prunejax.report.study import (
 )
 from prunejax.report.table import Table
 from prunejax.runs.directory import whole_file, write_whole
+from prunejax.training.state import under_own_switches
 from prunejax.types import Path
 
 LEADING = ("what_pruning_costs", "when_to_prune")
@@ -41,6 +42,7 @@ UNFOLDED = ("findings", "comparison", "when")
 """Tables of which the first that there is stands beside the findings, and not folded."""
 
 
+@under_own_switches
 def write(
     directory: Path,
     study: Study,
@@ -195,7 +197,7 @@ def about(study: Study) -> str:
     """What was trained and measured, in a few lines."""
     run = next(iter(study.values()))
     config = run.config
-    architecture = config.appearance.architecture or config.model.name
+    architecture = config.display.architecture or config.model.name
     count = config.data.train_examples
     trained = "all" if count is None else f"{count:,}"
     side = config.data.image_size

@@ -22,8 +22,8 @@ class PaperExperiment(NamedTuple):
 
 
 ARCHITECTURE = "WideResNet-16-2"
-"""The paper's network, as `config.appearance.architecture` has it."""
-AT_ONCE = Pruning(None, select="global")
+"""The paper's network, as `config.display.architecture` has it."""
+AT_ONCE = Pruning(None, allocation="global")
 PAPER = {
     "sup_gmp": PaperExperiment("cross_entropy", Pruning("sup"), "Sup / GMP"),
     "sup_one_shot": PaperExperiment("cross_entropy", AT_ONCE, "Sup / One-Shot"),
@@ -71,7 +71,7 @@ def other_depth(study: Study, published: Published | None) -> str:
     told = []
     if settings_of(study, "depth").depth_count != "last_wrong":
         told.append("counts the last wrong probe, usually one less than the first right one")
-    if next(iter(study.values())).config.appearance.architecture != ARCHITECTURE:
+    if next(iter(study.values())).config.display.architecture != ARCHITECTURE:
         told.append(f"is of the layers of {ARCHITECTURE}")
     return f" The paper's depth {', and '.join(told)}." if told else ""
 

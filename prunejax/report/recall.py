@@ -3,8 +3,8 @@
 import numpy as np
 
 from prunejax.measures.metrics import recall
-from prunejax.measures.statistics import compare_means
 from prunejax.report.comparison import p_value
+from prunejax.report.statistics import compare_means
 from prunejax.report.study import Study, dense_and_pruned, pruned_experiments, pruned_levels, title
 from prunejax.report.table import Cell, Table
 from prunejax.report.tables import sparsity_cell

@@ -3,7 +3,7 @@
 import numpy as np
 
 from prunejax.measures import RunMeasures
-from prunejax.measures.statistics import bootstrap_weights, interval, pie_counts
+from prunejax.report.statistics import bootstrap_weights, interval, pie_counts
 from prunejax.report.study import Study
 from prunejax.report.table import Cell
 

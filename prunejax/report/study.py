@@ -3,15 +3,17 @@
 All of it comes from the configurations of its runs; nothing is read off a name.
 """
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from prunejax.config import Experiment, MeasureSettings
+from prunejax.config import Config, Experiment, MeasureSettings
 from prunejax.config import levels as config_levels
 from prunejax.config.counts import counted
+from prunejax.config.files import RUNTIME
 from prunejax.measures import RunMeasures
 
 Study = Mapping[str, RunMeasures]
@@ -39,6 +41,20 @@ class Pair(NamedTuple):
     """The one that `first` is compared with; it may be missing in the study."""
 
 
+class Sweep(NamedTuple):
+    """Experiments that differ in the start step of their pruning alone."""
+
+    label: str
+    """As experiments are titled, without a start: for instance `SCL / GMP by start`."""
+    runs: dict[float, str]
+    """The name of each experiment by its start, a fraction of the first stage, ascending."""
+
+    @property
+    def first(self) -> str:
+        """The experiment of the earliest start."""
+        return next(iter(self.runs.values()))
+
+
 def experiment(study: Study, name: str) -> Experiment:
     """What an experiment of the study is."""
     return study[name].config.experiment
@@ -49,26 +65,57 @@ def is_dense(study: Study, name: str) -> bool:
     return experiment(study, name).pruning is None
 
 
-def is_sweep(study: Study, name: str) -> bool:
-    """Whether the begin of pruning is an axis of an experiment's population."""
-    return study[name].begins is not None
+def is_in_sweep(study: Study, name: str) -> bool:
+    """Whether an experiment has a start step of pruning of its own."""
+    return study[name].start_fraction is not None
 
 
-def sweeps(study: Study) -> list[str]:
-    """Those of which the begin of pruning is an axis, in order; see `when`."""
-    return [name for name in study if is_sweep(study, name)]
+def sweeps(study: Study) -> list[Sweep]:
+    """The sweeps over start steps, in the order of their first experiments."""
+    groups: dict[Config, dict[float, str]] = {}
+    for name, run in study.items():
+        start = run.start_fraction
+        if start is not None:
+            groups.setdefault(_without_start(run.config), {})[start] = name
+    found = []
+    for runs in groups.values():
+        in_order = dict(sorted(runs.items()))
+        found.append(Sweep(_sweep_title(study, next(iter(in_order.values()))), in_order))
+    # Two that are titled alike are told apart by the names of their first experiments.
+    titles = Counter(sweep.label for sweep in found)
+    return [
+        sweep._replace(label=f"{sweep.label} ({sweep.first})") if titles[sweep.label] > 1 else sweep
+        for sweep in found
+    ]
 
 
-def sweep_label(study: Study, name: str) -> str:
-    """How a sweep is called beside the others: its method, or its title if two are of one."""
-    label = method_of(study, name).label
-    same = [other for other in sweeps(study) if method_of(study, other).label == label]
-    return title(study, name) if len(same) > 1 else label
+def _without_start(config: Config) -> Config:
+    """The result-defining settings of an experiment without its name and its start step."""
+    pruning = config.experiment.pruning
+    experiment = dataclasses.replace(
+        config.experiment,
+        name="",
+        baseline=None,
+        pruning=pruning and dataclasses.replace(pruning, start=None),
+    )
+    runtime = {field: getattr(Config(), field) for field in RUNTIME}
+    return dataclasses.replace(config, experiment=experiment, **runtime)
+
+
+def _sweep_title(study: Study, name: str) -> str:
+    return f"{method_of(study, name).label} / {experiment(study, name).label}"
+
+
+def sweep_label(study: Study, sweep: Sweep) -> str:
+    """The short name of a sweep: its method, or its whole label if two are of one method."""
+    label = method_of(study, sweep.first).label
+    same = [other for other in sweeps(study) if method_of(study, other.first).label == label]
+    return sweep.label if len(same) > 1 else label
 
 
 def without_sweeps(study: Study) -> Study:
-    """The study of the others, each of which prunes as one of its schedules says."""
-    return {name: run for name, run in study.items() if not is_sweep(study, name)}
+    """The study without the experiments of sweeps."""
+    return {name: run for name, run in study.items() if not is_in_sweep(study, name)}
 
 
 def dense_experiments(study: Study) -> list[str]:
@@ -87,7 +134,7 @@ def shown_experiments(study: Study) -> list[str]:
     The pruned experiments, and the dense ones of which the study has no pruned one.
     """
     # Dense models are the first row of their pruned experiments' columns.
-    parents = {experiment(study, name).dense for name in pruned_experiments(study)}
+    parents = {experiment(study, name).dense_parent for name in pruned_experiments(study)}
     alone = [name for name in dense_experiments(study) if name not in parents]
     return [*pruned_experiments(study), *alone]
 
@@ -100,14 +147,14 @@ def methods(study: Study) -> list[Shown]:
         first_run.setdefault(run.config.experiment.method, run)
 
     # Two methods may have chosen the same label: then their names tell them apart.
-    labels = {name: run.config.appearance.label or name for name, run in first_run.items()}
+    labels = {name: run.config.display.label or name for name, run in first_run.items()}
     known = Counter(labels.values())
     found = []
     for name, run in first_run.items():
         label = labels[name]
         if known[label] > 1:
             label = f"{label} ({name})"
-        found.append(Shown(name, label, run.config.appearance.colour))
+        found.append(Shown(name, label, run.config.display.colour))
     return found
 
 
@@ -122,7 +169,10 @@ def pruning_label(study: Study, name: str) -> str:
     label = experiment(study, name).label
     # `dense` is the default of the field: a pruned experiment that has it was given no label.
     unnamed = label in ("", Experiment().label)
-    return name if unnamed and not is_dense(study, name) else label
+    if unnamed and not is_dense(study, name):
+        return name
+    start = study[name].start_fraction
+    return label if start is None else f"{label}, from {100 * start:.3g}%"
 
 
 def title(study: Study, name: str) -> str:
@@ -182,7 +232,7 @@ def holder_of(study: Study, name: str, sparsity: float) -> str | None:
     """The experiment that holds a cell: of sparsity 0 the dense one, which may be missing."""
     if sparsity or is_dense(study, name):
         return name
-    return experiment(study, name).dense
+    return experiment(study, name).dense_parent
 
 
 def at(study: Study, name: str, sparsity: float) -> RunMeasures | None:
@@ -238,7 +288,7 @@ def dense_and_pruned(study: Study, name: str, sparsity: float) -> DenseAndPruned
 
 
 def trained(study: Study, name: str, sparsity: float) -> int:
-    """How many models of a cell were trained, those that are excluded included."""
+    """How many models of a cell were trained, those that are failed included."""
     holder = holder_of(study, name, sparsity)
     run = study.get(holder or "")
     return run.trained(sparsity) if run is not None else 0
@@ -248,7 +298,7 @@ def pairs(study: Study) -> list[Pair]:
     """The comparisons that the experiments ask for, in their order."""
     found = []
     for name in pruned_experiments(study):
-        other = experiment(study, name).against
+        other = experiment(study, name).baseline
         if other is not None:
             found.append(Pair(name, other))
     return found
@@ -261,7 +311,7 @@ def partner(study: Study, name: str) -> str | None:
     another method if there is one.
     """
     # Of several, one of another method: that PIEs are shared across methods is what surprises.
-    against = experiment(study, name).against
+    against = experiment(study, name).baseline
     if against in study:
         return against
     others = [pair.first for pair in pairs(study) if pair.second == name]
@@ -324,16 +374,11 @@ def _measured_of_each(study: Study, array: str) -> list[tuple[int, int]]:
     """Of each cell with models that have an array, their number and that of all its models."""
     found = []
     for run in study.values():
-        # The cells of a sweep are many at each sparsity.
-        parts = [run]
-        if run.begins is not None:
-            parts = [run.begun(place) for place in range(len(run.begin_fractions))]
-        for part in parts:
-            for level in part.levels:
-                cell = part.at(level)
-                measured = cell.only_measured(array)
-                if measured is not None:
-                    found.append((len(measured.seeds), len(cell.seeds)))
+        for level in run.levels:
+            cell = run.at(level)
+            measured = cell.only_measured(array)
+            if measured is not None:
+                found.append((len(measured.seeds), len(cell.seeds)))
     return found
 
 

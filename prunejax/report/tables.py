@@ -233,22 +233,22 @@ def experiments_table(study: Study) -> Table:
     for name, run in study.items():
         entry = experiment(study, name)
         pruning = entry.pruning
-        lost = int(run.excluded.sum())
+        lost = int(run.failed.sum())
         texts = [
             title(study, name),
             name,
             entry.method,
             _steps_of_pruning(run),
             pruning.score if pruning else "-",
-            pruning.select if pruning else "-",
-            ", ".join(pruning.spare) if pruning and pruning.spare else "-",
-            entry.dense or "-",
-            entry.against or "-",
+            pruning.allocation if pruning else "-",
+            ", ".join(pruning.exclude) if pruning and pruning.exclude else "-",
+            entry.dense_parent or "-",
+            entry.baseline or "-",
             ", ".join(percent(study, level) for level in run.levels),
         ]
-        count = Cell(str(len(run.seeds)), len(run.seeds), f"{lost} excluded" if lost else "")
+        count = Cell(str(len(run.seeds)), len(run.seeds), f"{lost} failed" if lost else "")
         rows.append([*map(Cell, texts), count])
-    header = ["Models", "Experiment", "Method", "Pruned at steps", "Score", "Selection", "Spared"]
+    header = ["Models", "Experiment", "Method", "Pruned at steps", "Score", "Allocation", "Spared"]
     header += ["Dense models", "Compared with", "Sparsities [%]", "Models in all"]
     return Table("experiments", "What was trained and pruned", header, rows)
 
@@ -260,11 +260,9 @@ def _steps_of_pruning(run: RunMeasures) -> str:
     if pruning.schedule is None:
         return "once, then fine-tuned"
     steps = getattr(run.config.prune, pruning.schedule)
-    if not pruning.begins:
+    if run.start_fraction is None:
         return f"{steps.begin_step} to {steps.end_step}, every {steps.every_steps}"
-    begins = ", ".join(f"{100 * begin:.3g}" for begin in run.begin_fractions)
+    start = f"{100 * run.start_fraction:.3g}%"
     span = steps.end_step - steps.begin_step
     at_most = "at most " if pruning.shorten else ""
-    return (
-        f"from {begins}% of the first stage, for {at_most}{span} steps, every {steps.every_steps}"
-    )
+    return f"from {start} of the first stage, for {at_most}{span} steps, every {steps.every_steps}"

@@ -1,11 +1,10 @@
-"""When to prune: what pruning costs by the step at which it begins."""
+"""When to prune: what pruning costs by the step at which it starts."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from prunejax.measures.statistics import seeds_for_trend, trend
 from prunejax.report.comparison import (
     DIGITS,
     POWER,
@@ -17,9 +16,11 @@ from prunejax.report.comparison import (
 )
 from prunejax.report.noise import FLOOR, noise_floors
 from prunejax.report.resamples import INTERVALS, Resamples, mean_with_interval
+from prunejax.report.statistics import seeds_for_trend, trend
 from prunejax.report.study import (
     DenseAndPruned,
     Study,
+    Sweep,
     compared_methods,
     dense_and_pruned,
     experiment,
@@ -28,7 +29,6 @@ from prunejax.report.study import (
     scope,
     sweep_label,
     sweeps,
-    title,
 )
 from prunejax.report.table import NOTHING, Cell, Table
 from prunejax.report.tables import sparsity_cell
@@ -38,27 +38,29 @@ SIGNIFICANT = 0.025
 
 
 class Point(NamedTuple):
-    """A sweep at one begin and one sparsity."""
+    """A sweep at one start and one sparsity."""
 
-    sweep: str
+    sweep: Sweep
     sparsity: float
-    begin: float
+    start: float
     """Of pruning, as a fraction of the first stage."""
     models: DenseAndPruned | str
     """Or why there are none."""
 
+    @property
+    def experiment(self) -> str:
+        """The name of its experiment."""
+        return self.sweep.runs[self.start]
+
 
 def points(study: Study) -> list[Point]:
-    """Every sweep at every sparsity but 0 and every begin, in ascending order of these."""
+    """Every sweep at every sparsity but 0 and every start, in ascending order of these."""
     found = []
-    for name in sweeps(study):
-        run = study[name]
-        begins = run.begin_fractions
-        for sparsity in pruned_levels({name: run}):
-            for place in np.argsort(begins, kind="stable").tolist():
-                one_begin = {**study, name: run.begun(place)}
-                models = dense_and_pruned(one_begin, name, sparsity)
-                found.append(Point(name, sparsity, begins[place], models))
+    for sweep in sweeps(study):
+        for sparsity in pruned_levels({name: study[name] for name in sweep.runs.values()}):
+            for start, name in sweep.runs.items():
+                models = dense_and_pruned(study, name, sparsity)
+                found.append(Point(sweep, sparsity, start, models))
     return found
 
 
@@ -129,25 +131,25 @@ def _depth(resamples: Resamples, models: DenseAndPruned) -> Quantity:
 
 
 def when_table(study: Study) -> Table:
-    """A row for each begin: what pruning from there on costs, and against whom it is compared."""
+    """A row for each start: what pruning from there on costs, and how that compares."""
     resamples = Resamples(study)
     floors = noise_floors(study)
     known = points(study)
-    found_by_place = {point[:3]: point.models for point in known}
-    differences = [_difference(study, resamples, found_by_place, point) for point in known]
+    by_experiment = {(point.experiment, point.sparsity): point.models for point in known}
+    differences = [_difference(study, resamples, by_experiment, point) for point in known]
     # One method's sweep is compared with none, and has no column for it.
     compared = any(difference is not NOTHING for difference in differences)
     rows = []
     for point, difference in zip(known, differences, strict=True):
         start = [
-            Cell(title(study, point.sweep)),
+            Cell(point.sweep.label),
             sparsity_cell(study, point.sparsity),
-            Cell(f"{100 * point.begin:.3g}", point.begin),
+            Cell(f"{100 * point.start:.3g}", point.start),
         ]
         if isinstance(point.models, str):
             rows.append([*start, Cell(point.models), *[NOTHING] * (5 + compared)])
             continue
-        floor = floors[point.sweep]
+        floor = floors[point.experiment]
         found = quantities(resamples, point.models, floor.value)
         count = len(point.models.pruned.seeds)
         rows.append(
@@ -164,10 +166,10 @@ def when_table(study: Study) -> Table:
         )
     methods = compared_methods(study)
     between = f"{methods[0]} − {methods[1]}: lost" if methods else "Lost more than its comparison"
-    header = ["Models", "Sparsity [%]", "Begin [% of the stage]", "n", "Accuracy lost [points]"]
+    header = ["Models", "Sparsity [%]", "Start [% of the stage]", "n", "Accuracy lost [points]"]
     header += [f"{between} [points]"] * compared
     header += ["PIEs", "Noise floor [range]", "Q-Score", "Depth of PIEs [layers]"]
-    heading = f"When to prune: by the begin of pruning, over {scope(study)}"
+    heading = f"When to prune: by the start of pruning, over {scope(study)}"
     return Table("when", heading, header, rows, f"95% {INTERVALS}. {FLOOR} Shown: mean and range.")
 
 
@@ -183,19 +185,19 @@ def _beside_others(depth: Quantity) -> Cell:
 def _difference(
     study: Study,
     resamples: Resamples,
-    known: Mapping[tuple[str, float, float], DenseAndPruned | str],
+    known: Mapping[tuple[str, float], DenseAndPruned | str],
     point: Point,
 ) -> Cell:
-    """By how much more accuracy is lost than by the sweep that this is compared with.
+    """By how much more accuracy is lost than by the baseline.
 
     Args:
         study: the measures.
         resamples: of it.
-        known: the models of each point, by its sweep, sparsity and begin.
+        known: the models of each point, by its experiment and sparsity.
         point: which one.
     """
-    against = experiment(study, point.sweep).against
-    others = known.get((against, point.sparsity, point.begin)) if against is not None else None
+    baseline = experiment(study, point.experiment).baseline
+    others = known.get((baseline, point.sparsity)) if baseline is not None else None
     if not isinstance(others, DenseAndPruned) or not isinstance(point.models, DenseAndPruned):
         return NOTHING
     lost = effect("accuracy", resamples, point.models)
@@ -203,63 +205,64 @@ def _difference(
 
 
 class Trend(NamedTuple):
-    """Whether a sweep loses more accuracy the earlier its pruning begins."""
+    """Whether a sweep loses more accuracy the earlier its pruning starts."""
 
-    sweep: str
+    sweep: Sweep
     sparsity: float
     found: str
     """`yes`, `no` if it is the later that costs more, or `undecided`."""
     p: float
     """That of the direction that is found, or the smaller of both."""
     seeds: int
-    """With a model at every begin."""
-    begins: int
+    """With a model at every start."""
+    starts: int
     lost: dict[float, float]
-    """Accuracy points lost by the begin, over these seeds."""
+    """Accuracy points lost by the start, over these seeds."""
     power: str
     """How many seeds may decide it; empty if it is decided, or there is no test."""
 
     @property
     def cheapest(self) -> float:
-        """The begin from which pruning costs least; NaN where no seed has all begins."""
-        known = [begin for begin, lost in self.lost.items() if not np.isnan(lost)]
+        """The start from which pruning costs least; NaN where no seed has all starts."""
+        known = [start for start, lost in self.lost.items() if not np.isnan(lost)]
         return min(known, key=self.lost.__getitem__) if known else np.nan
 
 
 def trends(study: Study) -> list[Trend]:
-    """Page's test over the begins of each sweep, a block for each seed."""
+    """Page's test over the starts of each sweep, a block for each seed."""
     curves: dict[tuple[str, float], list[Point]] = {}
     for point in points(study):
-        curves.setdefault((point.sweep, point.sparsity), []).append(point)
-    return [_trend(name, sparsity, by_begin) for (name, sparsity), by_begin in curves.items()]
+        curves.setdefault((point.sweep.first, point.sparsity), []).append(point)
+    return [_trend(by_start) for by_start in curves.values()]
 
 
-def _trend(name: str, sparsity: float, by_begin: list[Point]) -> Trend:
-    seeds, lost = _lost_by_seed(by_begin)
-    begins = [point.begin for point in by_begin]
+def _trend(by_start: list[Point]) -> Trend:
+    seeds, lost = _lost_by_seed(by_start)
+    sweep, sparsity = by_start[0].sweep, by_start[0].sparsity
+    starts = [point.start for point in by_start]
     if not len(seeds):
-        nothing = dict.fromkeys(begins, np.nan)
-        return Trend(name, sparsity, "undecided", np.nan, 0, len(begins), nothing, power="")
+        nothing = dict.fromkeys(starts, np.nan)
+        return Trend(sweep, sparsity, "undecided", np.nan, 0, len(starts), nothing, power="")
     rises, falls = trend(lost)
     found, power = "undecided", ""
     if min(falls, rises) < SIGNIFICANT:
         found = "yes" if falls < rises else "no"
     elif np.isfinite(falls):
         power = even_chance(seeds_for_trend(lost, SIGNIFICANT))
-    means = dict(zip(begins, lost.mean(0).tolist(), strict=True))
+    means = dict(zip(starts, lost.mean(0).tolist(), strict=True))
     p = float(min(falls, rises))
-    return Trend(name, sparsity, found, p, len(seeds), len(begins), means, power)
+    return Trend(sweep, sparsity, found, p, len(seeds), len(starts), means, power)
 
 
-def _lost_by_seed(by_begin: list[Point]) -> tuple[np.ndarray, np.ndarray]:
-    """The seeds that have a dense model and a pruned one at every begin, and what each lost.
+def _lost_by_seed(by_start: list[Point]) -> tuple[np.ndarray, np.ndarray]:
+    """The seeds that have a dense model and a pruned one at every start, and what each lost.
 
     Returns:
-        `[seeds]`, and accuracy points `[seeds, begins]`.
+        `[seeds]`, and accuracy points `[seeds, starts]`.
     """
-    cells = [point.models for point in by_begin if not isinstance(point.models, str)]
-    if len(cells) < len(by_begin) or not cells:
-        return np.zeros(0, int), np.zeros((0, len(by_begin)))
+    cells = [point.models for point in by_start if not isinstance(point.models, str)]
+    if len(cells) < len(by_start) or not cells:
+        return np.zeros(0, int), np.zeros((0, len(by_start)))
     seeds = cells[0].dense.seeds
     for models in cells:
         seeds = np.intersect1d(seeds, models.pruned.seeds)
@@ -272,10 +275,10 @@ def _lost_by_seed(by_begin: list[Point]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def trend_table(study: Study) -> Table:
-    """Whether each sweep loses more the earlier its pruning begins, and when it loses least."""
+    """Whether each sweep loses more the earlier its pruning starts, and when it loses least."""
     rows = []
     for found in trends(study):
-        row = [Cell(title(study, found.sweep)), sparsity_cell(study, found.sparsity)]
+        row = [Cell(found.sweep.label), sparsity_cell(study, found.sparsity)]
         row.append(Cell(found.found, beside=found.power))
         row += [p_value(found.p), Cell(str(found.seeds), found.seeds)]
         if found.seeds:
@@ -283,13 +286,13 @@ def trend_table(study: Study) -> Table:
             row.append(Cell(f"{100 * found.cheapest:.3g}", found.cheapest))
             row.append(Cell(f"{lost:.2f}", lost))
         else:
-            row += [Cell("no seed has a model at every begin"), NOTHING]
+            row += [Cell("no seed has a model at every start"), NOTHING]
         rows.append(row)
     header = ["Models", "Sparsity [%]", "Earlier pruning costs more", "p", "Seeds"]
     header += ["Loses least from [% of the stage]", "Accuracy lost then [points]"]
-    heading = "Whether pruning costs the more accuracy the earlier it begins"
+    heading = "Whether pruning costs the more accuracy the earlier it starts"
     note = (
-        "Page's test of ordered begins, a block for each seed; p of the direction that is found, "
+        "Page's test of ordered starts, a block for each seed; p of the direction that is found, "
         f"which counts below {SIGNIFICANT}. `no`: later pruning costs more. Both on the whole: a "
         f"curve may fall and then rise. {POWER}"
     )
@@ -311,16 +314,16 @@ def when_sentence(study: Study, found: Trend) -> str:
         way = f"on the whole {way}; it costs least from {100 * found.cheapest:.3g}%"
     text = f"At {percent(study, found.sparsity)}% {way}. "
     if not found.seeds:
-        return f"{text}No seed has a model at every begin."
+        return f"{text}No seed has a model at every start."
     told = []
-    for begin in sorted({min(found.lost), found.cheapest, max(found.lost)}):
-        told.append(f"{found.lost[begin]:.2f} points if it begins at {100 * begin:.3g}%")
+    for start in sorted({min(found.lost), found.cheapest, max(found.lost)}):
+        told.append(f"{found.lost[start]:.2f} points if it starts at {100 * start:.3g}%")
     text += f"Accuracy lost: {', '.join(told)} of the first stage; "
     if np.isnan(found.p):
-        return f"{text}a test of the trend needs 2 seeds and 3 begins."
+        return f"{text}a test of the trend needs 2 seeds and 3 starts."
     p = p_value(found.p).text
     power = f"; {found.power}" if found.power else ""
     return (
-        f"{text}Page's test over {found.begins} begins by {found.seeds} seeds: "
+        f"{text}Page's test over {found.starts} starts by {found.seeds} seeds: "
         f"p {p if p.startswith('<') else f'= {p}'}{power}."
     )

@@ -16,44 +16,28 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from prunejax.config import Config, UserError, differences, from_json, load_config
+from prunejax.config.errors import in_one_line
 from prunejax.config.files import MAY_DIFFER
 from prunejax.methods import stage_settings, stages_of
-from prunejax.pruning import begin_schedules, expected_sparsity, make_pruner
+from prunejax.pruning import expected_sparsity, make_pruner
 from prunejax.pruning.masks import name_of, sparsity
-from prunejax.runs import damage
 from prunejax.runs.directory import differing_data, require_room
-from prunejax.runs.manager import (
-    KEPT,
-    disk_trouble,
-    open_manager,
-    record_newest,
-    steps_of,
-    what_failed,
-    write,
-)
+from prunejax.runs.manager import KEPT, disk_errors, open_manager, steps_of, write
 from prunejax.runs.note import load_note, make_note, read_state
 from prunejax.runs.provenance import load_provenance
 from prunejax.runs.restored import RestoredPopulation
 from prunejax.training import hosts
 from prunejax.training.members import Members, members_of
 from prunejax.training.programs import state_shapes
+from prunejax.training.spec import make_spec
 from prunejax.training.state import TrainState, under_own_switches
-from prunejax.training.task import make_task
 from prunejax.types import Path
 
 FORMAT = 4
 """To be raised when the arrays of older checkpoints would mean something else."""
-READABLE = (3, 4)
-"""Format 3 has other names in its configuration (`config.files`) and the same arrays."""
 
 
-def save(
-    manager: ocp.CheckpointManager,
-    config: Config,
-    step: int,
-    state: TrainState,
-    stands_at: np.ndarray | None = None,
-) -> None:
+def save(manager: ocp.CheckpointManager, config: Config, step: int, state: TrainState) -> None:
     """Starts to write `state`, `[models, ...]` or `progress.Progress.arrays`, in the background.
 
     Args:
@@ -61,23 +45,21 @@ def save(
         config: of the run.
         step: through all stages.
         state: after it.
-        stands_at: the step that each member has come to, if that is later than `step` for some.
 
     Raises:
-        UserError: if there is no room for it.
+        UserError: if there is no room for it, or the save before it has failed.
     """
-    manager.wait_until_finished()
-    record_newest(manager)
+    run_dir = manager.directory.parent
+    with disk_errors(run_dir):
+        manager.wait_until_finished()
     hosts.on_all_processes(lambda: require_room(manager.directory, state, 1, KEPT))
-    waiting = None
-    if stands_at is not None and np.any(stands_at > step):
-        waiting = stands_at.tolist()
-    note = make_note(FORMAT, config, state, waiting)
-    write(manager, step, state, note)
+    note = make_note(FORMAT, config, state)
+    with disk_errors(run_dir):
+        write(manager, step, state, note)
 
 
 def verify(manager: ocp.CheckpointManager, config: Config, step: int, like: TrainState) -> None:
-    """Waits until a checkpoint is written, and reads it back; the first process does.
+    """Waits until a checkpoint is written; the first process reads it back.
 
     Args:
         manager: with which it was saved.
@@ -88,8 +70,9 @@ def verify(manager: ocp.CheckpointManager, config: Config, step: int, like: Trai
     Raises:
         UserError: if it cannot be read, or is not what was saved.
     """
-    manager.wait_until_finished()
     run_dir = manager.directory.parent
+    with disk_errors(run_dir):
+        manager.wait_until_finished()
 
     def read() -> None:
         if not hosts.is_first():
@@ -100,9 +83,9 @@ def verify(manager: ocp.CheckpointManager, config: Config, step: int, like: Trai
         except Exception as error:
             raise UserError(
                 f"{run_dir}: checkpoint {step} was written and cannot be read back "
-                f"({what_failed(error)}); mend the disk or use another one, and run it again"
+                f"({in_one_line(error)}); repair the disk or use another --workdir, and run it "
+                "again"
             ) from error
-        record_newest(manager)
 
     hosts.on_all_processes(read)
 
@@ -120,8 +103,8 @@ def load_population(run_dir: str | Path) -> RestoredPopulation:
     If it is damaged the one before is taken, with a warning.
 
     Raises:
-        UserError: if the directory is no run, or has no checkpoint that can be read, or one that
-            cannot be this run's.
+        UserError: if the directory is not a run, or has no checkpoint that can be restored, or one
+            that cannot be this run's.
     """
     restored = newest(epath.Path(run_dir))
     if restored is None:
@@ -130,15 +113,21 @@ def load_population(run_dir: str | Path) -> RestoredPopulation:
 
 
 @under_own_switches
-def newest(run_dir: Path) -> RestoredPopulation | None:
-    """As `load_population`; None for a run that has no checkpoint yet."""
+def newest(run_dir: Path, last: int | None = None) -> RestoredPopulation | None:
+    """As `load_population`; None for a run that has no checkpoint yet.
+
+    Args:
+        run_dir: the run's directory.
+        last: the newest step that counts; None: all count.
+    """
     config, provenance = load_config(run_dir), load_provenance(run_dir)
     stages_of(config)  # an unknown method is no fault of a checkpoint
     with open_manager(run_dir, config) as manager:
         while True:
             steps = steps_of(manager)
+            wanted = [step for step in steps if last is None or step <= last]
             try:
-                return _newest_of(run_dir, config, provenance, manager, steps)
+                return _first_restorable(run_dir, config, provenance, manager, wanted)
             except UserError:
                 # Training may have gone on meanwhile, and removed what was being read.
                 manager.reload()
@@ -146,17 +135,17 @@ def newest(run_dir: Path) -> RestoredPopulation | None:
                     raise
 
 
-def _newest_of(
+def _first_restorable(
     run_dir: Path,
     config: Config,
     provenance: dict[str, Any],
     manager: ocp.CheckpointManager,
     steps: list[int],
 ) -> RestoredPopulation | None:
-    """The first of these checkpoints that is not damaged; None of none.
+    """The first of these checkpoints that is as it was written; None if there are none.
 
     Raises:
-        UserError: if all are, or one cannot be read for another reason than damage.
+        UserError: if none is, the disk refuses to read one, or one cannot be this run's.
     """
     damaged = {}
     for step in steps:
@@ -165,33 +154,60 @@ def _newest_of(
         except UserError as error:
             raise UserError(f"{run_dir}: checkpoint {step} {error}") from None
         except Exception as error:
-            proof = damage.proof(manager.directory / str(step), error)
-            if proof is None:
-                raise unexplained(run_dir, step, error) from error
-            damaged[step] = f"checkpoint {step} is damaged ({proof})"
+            _refuse_unreadable(run_dir, manager.directory / str(step), error)
+            damaged[step] = in_one_line(error)
             continue
         if damaged:
-            told = "; ".join(damaged.values())
-            warnings.warn(f"{run_dir}: {told}; checkpoint {step} is taken instead", stacklevel=6)
+            reasons = [f"checkpoint {step} is damaged ({why})" for step, why in damaged.items()]
+            warnings.warn(
+                f"{run_dir}: {'; '.join(reasons)}; checkpoint {restored.step} is taken instead",
+                stacklevel=6,
+            )
         return dataclasses.replace(restored, damaged=tuple(damaged))
     if damaged:
-        told = "; ".join(damaged.values())
+        reasons = [f"checkpoint {step} ({why})" for step, why in damaged.items()]
         raise UserError(
-            f"{run_dir}: {told}; none is left: move the directory away and train it again"
+            f"{run_dir}: no checkpoint can be restored: {'; '.join(reasons)}; use the versions in "
+            "provenance.json, or move the directory away and train it again"
         )
     return None
 
 
-def unexplained(run_dir: Path, step: int, error: Exception) -> UserError:
-    """The refusal of a checkpoint that cannot be read, where nothing proves that it is damaged."""
-    trouble = disk_trouble(error)
-    if trouble:
-        return UserError(f"{run_dir}: checkpoint {step} cannot be read: {trouble}")
-    return UserError(
-        f"{run_dir}: checkpoint {step} cannot be read ({what_failed(error)}), and nothing shows "
-        "that it is damaged: leave the directory as it is, and try again with more memory, or with "
-        "the versions in its provenance.json"
-    )
+def _refuse_unreadable(run_dir: Path, step_dir: Path, error: Exception) -> None:
+    """Refuses a checkpoint whose restoration failed for another reason than what its files hold.
+
+    Raises:
+        UserError: if memory has run out, or the disk refuses one of the files.
+    """
+    reason = None
+    if isinstance(error, MemoryError):
+        reason = "out of memory"
+    else:
+        try:
+            for path in step_dir.rglob("*"):
+                if path.is_file():
+                    path.read_bytes()
+        except OSError as refused:
+            reason = refused.strerror or str(refused)
+    if reason is not None:
+        raise UserError(
+            f"{run_dir}: checkpoint {step_dir.name} cannot be read: {reason}"
+        ) from error
+
+
+def set_aside(run_dir: Path, damaged: tuple[int, ...]) -> None:
+    """Renames damaged checkpoints to `<step>.damaged`, so that their steps are trained again.
+
+    Raises:
+        OSError: if the disk refuses it.
+    """
+    for step in damaged:
+        step_dir = run_dir / "checkpoints" / str(step)
+        target = step_dir.with_name(f"{step}.damaged")
+        while target.exists():
+            target = target.with_name(f"{target.name}.again")
+        step_dir.rename(target)
+        warnings.warn(f"{run_dir}: checkpoint {step} is renamed {target.name}", stacklevel=3)
 
 
 def restore(
@@ -203,7 +219,7 @@ def restore(
         UserError: if it is whole, and cannot be this run's.
         Exception: if it cannot be read.
     """
-    members, pruning = members_of(config), config.experiment.pruning
+    members = members_of(config)
     stage_steps, classes = provenance["stage_steps"], provenance["class_names"]
     note = load_note(manager, step)
     _check_note(note, config, stage_steps, step)
@@ -212,8 +228,8 @@ def restore(
     # trained on.
     stage = stage_of(stage_steps, step)
     epoch_steps = stage_steps[stage] // stage_settings(config, stage).epochs
-    task = make_task(config, stage, provenance["image_shape"], len(classes), epoch_steps)
-    shapes = state_shapes(task, note["rows"])
+    spec = make_spec(config, stage, provenance["image_shape"], len(classes), epoch_steps)
+    shapes = state_shapes(spec, note["rows"])
     state = read_state(manager, step, note, shapes)
     _check_shapes(shapes, state)
     state = jax.tree.map(lambda leaf: leaf[: len(members)], state)
@@ -223,13 +239,11 @@ def restore(
         config=config,
         seeds=members.seeds,
         sparsities=members.sparsities,
-        begins=members.begins if pruning and pruning.begins else None,
         state=state,
         step=step,
         total_steps=sum(stage_steps.values()),
         class_names=classes,
         data_checksum=provenance["data_checksum"],
-        stands_at=np.array(note["stands_at"]) if "stands_at" in note else None,
     )
 
 
@@ -237,10 +251,10 @@ def _check_note(
     note: dict[str, Any], config: Config, stage_steps: dict[str, int], step: int
 ) -> None:
     """Refuses a checkpoint of another format or of other settings than the directory's."""
-    if note["format"] not in READABLE:
+    if note["format"] != FORMAT:
         raise UserError(
-            f"is of format {note['format']}, this version of prunejax reads "
-            f"{' and '.join(map(str, READABLE))}; use the one it is of"
+            f"is of format {note['format']}, and this version of prunejax reads {FORMAT}; use the "
+            "version in provenance.json"
         )
     different = differences(config, from_json(note["config"], "has a note that is"))
     if different:
@@ -280,12 +294,10 @@ def _check_masks(
     """Refuses masks that are not of the sparsity that the schedule asks for."""
     first = next(iter(stage_steps))
     prunable = make_pruner(config, first).prunable
-    schedules = begin_schedules(config, first, stage_steps[first])
-    for row in np.flatnonzero(state.frozen_at < 0):
+    for row in np.flatnonzero(state.failed_at < 0):
         masks = jax.tree.map(lambda leaf, member=row: leaf[member], state.masks)
-        final, steps = float(members.sparsities[row]), min(step, stage_steps[first])
-        schedule = schedules[members.begins[row]]
-        expected = expected_sparsity(config, first, steps, final, schedule)
+        final, taken = float(members.sparsities[row]), min(step, stage_steps[first])
+        expected = expected_sparsity(config, first, stage_steps[first], taken, final)
         found = float(sparsity(masks, prunable))
         if abs(found - expected) > 1e-3:
             raise UserError(
@@ -301,7 +313,7 @@ def load_parent(config: Config, workdir: Path, members: Members, data_checksum: 
         UserError: if the parent is missing, unfinished, made with other settings or data, or lacks
             a seed.
     """
-    parent = config.experiment.dense
+    parent = config.experiment.dense_parent
     run_dir = workdir / str(parent)
     command = f"train it first: --experiment={parent}"
     if not (run_dir / "config.json").exists():

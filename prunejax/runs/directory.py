@@ -10,7 +10,8 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from pathlib import PurePath
 from typing import TextIO
 
@@ -21,9 +22,6 @@ from prunejax.data import Dataset
 from prunejax.runs.provenance import load_provenance, this_session
 from prunejax.training import hosts
 from prunejax.types import Path, Tree
-
-TRIAL = 0
-"""The step of the checkpoint that shows whether some can be kept here; see `trial`."""
 
 
 def check_run(run_dir: Path, config: Config, dataset: Dataset) -> bool:
@@ -64,31 +62,12 @@ def _has_measures(run_dir: Path) -> bool:
 
 
 def _has_checkpoints(run_dir: Path) -> bool:
-    """Whether there are any, whole or half written, besides what a trial has left."""
+    """Whether there are any, complete or half written."""
     directory = run_dir / "checkpoints"
     if not directory.exists():
         return False
     # Not by a glob, which would take a bracket in the path for a pattern.
-    steps = [path.name.split(".")[0] for path in directory.iterdir()]
-    return any(step.isdigit() and int(step) != TRIAL for step in steps)
-
-
-def require_keepable(run_dir: Path) -> None:
-    """Refuses a path that TensorStore, which writes the arrays, takes for another.
-
-    Raises:
-        UserError: saying which character it is.
-    """
-    path = run_dir if is_remote(run_dir) else run_dir.absolute()
-    trouble = None
-    if "\\" in str(path):
-        trouble = "has a backslash, which is taken for a slash"
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        trouble = "is not UTF-8"
-    if trouble:
-        raise UserError(f"{path}: checkpoints cannot be kept where the path {trouble}; rename it")
+    return any(path.name.split(".")[0].isdigit() for path in directory.iterdir())
 
 
 def differing_data(ours: str, theirs: str) -> list[str]:
@@ -105,7 +84,6 @@ def open_run(
     dataset: Dataset,
     stage_steps: dict[str, int],
     state: Tree,
-    try_out: Callable[[], object] = lambda: None,
 ) -> Iterator[None]:
     """Creates the run directory if need be, notes this session in it, and holds its lock.
 
@@ -117,8 +95,6 @@ def open_run(
         dataset: that the run trains on.
         stage_steps: of each stage.
         state: the population's, or its shapes: room for checkpoints of it must be there.
-        try_out: called by all processes once the lock is held and before anything is noted; raises
-            a UserError if the run cannot be kept there.
 
     Raises:
         UserError: if it cannot be written, is being trained by another process, or has no room.
@@ -143,11 +119,10 @@ def open_run(
                 if hosts.is_first():
                     _note_session(run_dir, config, provenance, undo)
 
-            require_keepable(run_dir)
             hosts.on_all_processes(claim)
-            try_out()
             hosts.on_all_processes(note)
             undo.pop_all()
+        _require_shared(run_dir)
         yield
 
 
@@ -191,6 +166,30 @@ def _note_session(
         write_whole(run_dir / "config.json", to_json(config))
     except OSError as error:
         raise _cannot_write(run_dir, error) from None
+
+
+def _require_shared(run_dir: Path) -> None:
+    """Refuses a directory in which a process does not see what the first one has written.
+
+    Otherwise the processes would wait for one another when they save.
+
+    Raises:
+        UserError: in all processes.
+    """
+    path = run_dir / "provenance.json"
+    written = hosts.gather_texts(path.read_text() if hosts.is_first() else "")[0]
+
+    def see() -> None:
+        deadline = time.monotonic() + hosts.SILENCE_S
+        while not path.exists() or path.read_text() != written:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"{run_dir}: process {jax.process_index()} does not see what process 0 writes; "
+                    "all processes need the same --workdir, on a disk that they share"
+                )
+            time.sleep(0.5)  # a shared disk may show it late
+
+    hosts.on_all_processes(see)
 
 
 def rewrite_config(run_dir: Path, config: Config) -> None:

@@ -71,7 +71,7 @@ class MetricsLog:
             "time": round(time.time(), 1),
         }
         for name, values in progress.metrics.items():
-            line[name] = [_rounded(value) for value in values.tolist()]
+            line[name] = [rounded(value) for value in values.tolist()]
         text = json.dumps(line) + "\n"
         if is_remote(self.path):
             self.lines.append(text)
@@ -102,7 +102,7 @@ class MetricsLog:
             raise UserError(f"{self.path}: {error.strerror or error}; {KEPT}") from None
 
 
-def _rounded(value: float) -> float | None:
+def rounded(value: float) -> float | None:
     """Six significant digits; JSON knows no NaN."""
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
@@ -185,40 +185,3 @@ def _mean(lines: Sequence[Mapping[str, Any]], spans: Sequence[int]) -> dict[str,
         for name in whole.keys() - {*ABOUT}:
             whole[name] = np.average([line[name] for line in lines], axis=0, weights=spans)
     return whole
-
-
-def join_curves(
-    run_dirs: Sequence[Path], rows: Sequence[np.ndarray], models: int
-) -> list[dict[str, Any]]:
-    """The lines that a run of all seeds would have, of the steps that all of its parts report.
-
-    Of a part that reports more often the means are taken; metrics that some part lacks are left
-    out. Times are those of the first part.
-
-    Args:
-        run_dirs: of the parts.
-        rows: of each part, where its models stand among all.
-        models: how many there are in all.
-
-    Returns:
-        lines for `metrics.jsonl`, whose metrics are lists of six significant digits.
-
-    Raises:
-        UserError: if one is missing or damaged.
-    """
-    parts = [
-        load_curves(run_dir, len(places)) for run_dir, places in zip(run_dirs, rows, strict=True)
-    ]
-    common = set.intersection(*({line["step"] for line in lines} for lines in parts))
-    joined = []
-    for alike in zip(*(at_steps(lines, common) for lines in parts), strict=True):
-        line = {name: alike[0][name] for name in ABOUT if name in alike[0]}
-        for name in alike[0]:
-            if name in line or not all(name in part for part in alike):
-                continue
-            whole = np.empty(models)
-            for part, places in zip(alike, rows, strict=True):
-                whole[places] = part[name]
-            line[name] = [_rounded(value) for value in whole.tolist()]
-        joined.append(line)
-    return joined

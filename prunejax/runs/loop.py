@@ -1,17 +1,17 @@
-"""A run, from its first step to its last: trained, saved, resumed, frozen.
+"""A run, from its first step to its last: trained, saved, resumed.
 
 `run` is the whole of it. A command that shows the way calls its two halves: `begin` reads what is
 there and changes nothing, `train` goes on from it.
 """
 
 import dataclasses
-import itertools
 import os
 import time
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+import orbax.checkpoint as ocp
 from etils import epath
 
 from prunejax.config import Config
@@ -19,18 +19,16 @@ from prunejax.data import Dataset
 from prunejax.methods import is_one_shot
 from prunejax.runs import checkpoint
 from prunejax.runs.directory import check_run, open_run
-from prunejax.runs.forked import find_fork
 from prunejax.runs.log import MetricsLog
-from prunejax.runs.manager import open_manager, record_newest
-from prunejax.runs.trial import try_out
+from prunejax.runs.manager import open_manager
+from prunejax.runs.warm_start import find_warm_start
 from prunejax.training import hosts
-from prunejax.training.forks import models_trained
 from prunejax.training.members import Members, members_of
-from prunejax.training.population import fit, stage_steps
+from prunejax.training.population import fit, initial_state, stage_steps
 from prunejax.training.programs import require_traceable, state_shapes
 from prunejax.training.progress import Progress
+from prunejax.training.spec import StageSpec, make_specs, resolve
 from prunejax.training.state import TrainState, under_own_switches
-from prunejax.training.task import Task, make_tasks, resolve
 from prunejax.types import Path
 
 
@@ -39,65 +37,47 @@ class Start:
     """Where a run begins, or goes on."""
 
     config: Config
-    """With what follows from the data and the entries; see `task.resolve`."""
+    """With what follows from the data and the plug-ins; see `spec.resolve`."""
     dataset: Dataset
     run_dir: Path
-    tasks: dict[str, Task]
+    specs: dict[str, StageSpec]
     """Of each stage, in order."""
     members: Members
     done: int
-    """Steps through all stages that are behind it."""
+    """Steps through all stages that were taken before."""
     state: TrainState | None
-    """After them; at 0 the dense parents of a one-shot run or those that a gradually pruned one is
-    forked from, else None."""
+    """The state after them, NumPy `[models, ...]`. At 0, unless it is resumed, the dense parents of
+    a one-shot run, or None."""
     damaged: tuple[int, ...]
-    """Checkpoints of later steps, which are proved to be damaged."""
-    stands_at: np.ndarray | None = None
-    """The step that each member has come to, int `[models]`, where some are forked and wait for the
-    others; None: all are at `done`. See `training.forks`."""
+    """Checkpoints of later steps that could not be restored."""
     resumed: bool = False
     """Whether it goes on from a checkpoint of its own."""
 
     @property
     def stage_steps(self) -> dict[str, int]:
         """Steps of each stage."""
-        return stage_steps(self.tasks)
+        return stage_steps(self.specs)
 
     @property
     def total_steps(self) -> int:
         """Steps of all stages."""
         return sum(self.stage_steps.values())
 
-    def trained_models(self, stage: str) -> list[tuple[int, int, int]]:
-        """How many models a stage trains, from its beginning: (from step, to step, models).
-
-        Before the step that this starts at, as if none had been forked from another run.
-        """
-        task = self.tasks[stage]
-        nothing = np.zeros(len(self.members), int)
-        counts = models_trained(task, self.members, nothing)
-        if stage == next(iter(self.tasks)) and self.stands_at is not None:
-            counts = [
-                *(count for count in counts if count[0] < self.done),
-                *models_trained(task, self.members, self.stands_at),
-            ]
-        return [(first, last, models) for (first, models), (last, _) in itertools.pairwise(counts)]
-
     @property
-    def frozen(self) -> np.ndarray:
-        """Which members had been frozen before, bool `[models]`."""
+    def failed(self) -> np.ndarray:
+        """Which members had failed before, bool `[models]`."""
         if self.state is None:
             return np.zeros(len(self.members), bool)
-        return np.asarray(self.state.frozen_at) >= 0
+        return np.asarray(self.state.failed_at) >= 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Outcome:
-    """How far a run has come."""
+    """How far a run was trained."""
 
     step: int
     total_steps: int
-    frozen: np.ndarray
+    failed: np.ndarray
     """Members that diverged or collapsed, bool `[models]`; see `step.make_step`."""
 
     @property
@@ -132,7 +112,7 @@ def begin(config: Config, dataset: Dataset, run_dir: Path) -> Start:
         UserError: as `run`.
     """
     config = resolve(config, dataset)
-    tasks, members = make_tasks(config, dataset), members_of(config)
+    specs, members = make_specs(config, dataset), members_of(config)
 
     def find() -> checkpoint.RestoredPopulation | None:
         if not check_run(run_dir, config, dataset):
@@ -149,32 +129,30 @@ def begin(config: Config, dataset: Dataset, run_dir: Path) -> Start:
         config=config,
         dataset=dataset,
         run_dir=run_dir,
-        tasks=tasks,
+        specs=specs,
         members=members,
         done=before.step if before else 0,
         state=before.state if before else None,
         damaged=before.damaged if before else (),
-        stands_at=before.stands_at if before else None,
         resumed=before is not None,
     )
     if start.done == start.total_steps:
         return start
     require_traceable(config, dataset)
-    if is_one_shot(config.experiment) and start.done == 0:
+    if start.resumed:
+        return start
+    if is_one_shot(config.experiment):
         parents = hosts.on_all_processes(
             lambda: checkpoint.load_parent(config, run_dir.parent, members, dataset.checksum)
         )
-        start = dataclasses.replace(start, state=parents)
-    if start.resumed:
-        return start
-    first = next(iter(tasks.values()))
-    fork = hosts.on_all_processes(
-        lambda: find_fork(config, first, members, run_dir.parent, dataset.checksum)
+        return dataclasses.replace(start, state=parents)
+    first = next(iter(specs.values()))
+    warm = hosts.on_all_processes(
+        lambda: find_warm_start(config, first, members, run_dir.parent, dataset.checksum)
     )
-    hosts.require_same("what the run is forked from", repr(fork and fork.stands_at.tolist()))
-    if fork is not None:
-        done = int(fork.stands_at.min())
-        start = dataclasses.replace(start, state=fork.state, done=done, stands_at=fork.stands_at)
+    hosts.require_same("the checkpoint of the warm start", repr(warm and warm.step))
+    if warm is not None:
+        start = dataclasses.replace(start, state=warm.state, done=warm.step)
     return start
 
 
@@ -206,54 +184,68 @@ def train(
         UserError: if the directory cannot be written, or another process trains the run.
     """
     if start.done == start.total_steps:
-        return Outcome(start.done, start.total_steps, start.frozen)
+        return Outcome(start.done, start.total_steps, start.failed)
     config, run_dir = start.config, start.run_dir
-    current = start.tasks[checkpoint.stage_of(start.stage_steps, start.done)]
+    current = start.specs[checkpoint.stage_of(start.stage_steps, start.done)]
     shapes = state_shapes(current, len(start.members))
-    try_here = partial(try_out, run_dir)
-    with (
-        open_run(run_dir, config, start.dataset, start.stage_steps, shapes, try_here),
-        open_manager(run_dir, config, start.done, start.damaged) as manager,
-    ):
-        log = hosts.on_all_processes(lambda: MetricsLog(run_dir, start.done))
-        due, unrecorded = _Due(config, start.done), True
+    with open_run(run_dir, config, start.dataset, start.stage_steps, shapes):
+        damaged = start.damaged if hosts.is_first() else ()
+        hosts.on_all_processes(lambda: checkpoint.set_aside(run_dir, damaged))
+        with open_manager(run_dir, config, start.done) as manager:
+            return _train(start, manager, on_step, on_report, should_stop)
 
-        def report_now() -> bool:
-            # Several processes wait for the next report, at which they agree.
-            return hosts.alone() and (should_stop() or due.is_late())
 
-        step, frozen = start.done, start.frozen
-        reports = fit(
-            config=config,
-            members=start.members,
-            dataset=start.dataset,
-            state=start.state,
-            done=start.done,
-            on_step=on_step,
-            report_now=report_now,
-            stands_at=start.stands_at,
-        )
-        for progress in reports:
-            hosts.on_all_processes(partial(log.write, progress))
-            on_report(progress)
-            step, frozen = progress.step, progress.frozen
-            asked = hosts.any_of(should_stop())
-            late = hosts.any_of(due.is_late())
-            stops = asked and step < start.total_steps
-            wanted = progress.ends_stage or step in config.checkpoint.keep_at
-            if wanted or stops or late or due.by_steps(step):
-                hosts.on_all_processes(log.flush)
-                checkpoint.save(manager, config, step, progress.arrays, progress.stands_at)
-                due = _Due(config, step)
-                unrecorded = True
-            elif unrecorded and not manager.is_saving_in_progress():
-                record_newest(manager)
-                unrecorded = False
-            if progress.ends_stage:
-                checkpoint.verify(manager, config, step, progress.arrays)
-            if stops:
-                break
-    return Outcome(step, start.total_steps, frozen)
+def _train(
+    start: Start,
+    manager: ocp.CheckpointManager,
+    on_step: Callable[[str, float], None],
+    on_report: Callable[[Progress], None],
+    should_stop: Callable[[], bool],
+) -> Outcome:
+    """As `train`, with the directory and its manager open."""
+    config = start.config
+    log = hosts.on_all_processes(lambda: MetricsLog(start.run_dir, start.done))
+    state = start.state
+    if not start.resumed and start.done == 0:
+        state = initial_state(config, start.members, start.dataset, start.state)
+    assert state is not None  # a resumed run or a warm start has one
+    if not start.resumed:
+        # Written and read back now: a place that cannot keep checkpoints costs no training.
+        checkpoint.save(manager, config, start.done, state)
+        checkpoint.verify(manager, config, start.done, state)
+    due = _Due(config, start.done)
+
+    def report_now() -> bool:
+        # Several processes wait for the next report, at which they agree.
+        return hosts.alone() and (should_stop() or due.is_late())
+
+    step, failed = start.done, start.failed
+    reports = fit(
+        config=config,
+        members=start.members,
+        dataset=start.dataset,
+        state=state,
+        done=start.done,
+        on_step=on_step,
+        report_now=report_now,
+    )
+    for progress in reports:
+        hosts.on_all_processes(partial(log.write, progress))
+        on_report(progress)
+        step, failed = progress.step, progress.failed
+        requested = hosts.any_of(should_stop())
+        late = hosts.any_of(due.is_late())
+        stops = requested and step < start.total_steps
+        wanted = progress.ends_stage or step in config.checkpoint.keep_at
+        if wanted or stops or late or due.by_steps(step):
+            hosts.on_all_processes(log.flush)
+            checkpoint.save(manager, config, step, progress.arrays)
+            due = _Due(config, step)
+        if progress.ends_stage:
+            checkpoint.verify(manager, config, step, progress.arrays)
+        if stops:
+            break
+    return Outcome(step, start.total_steps, failed)
 
 
 class _Due:

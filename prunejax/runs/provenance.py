@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -47,25 +46,6 @@ def load_provenance(run_dir: Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: no readable provenance ({type(error).__name__}: {error})"
         ) from None
-
-
-def join_provenance(run_dirs: Sequence[Path]) -> dict[str, Any]:
-    """What a run of all seeds has to say: the data, and the sessions of all of its parts.
-
-    Raises:
-        UserError: if one cannot be read, or is of other data or stages than the first.
-    """
-    parts = [load_provenance(run_dir) for run_dir in run_dirs]
-    joined = {}
-    for field in ("data_checksum", "class_names", "image_shape", "stage_steps"):
-        for run_dir, part in zip(run_dirs, parts, strict=True):
-            if part[field] != parts[0][field]:
-                raise UserError(
-                    f"{run_dir} and {run_dirs[0]} differ ({field}: {part[field]}, not "
-                    f"{parts[0][field]})"
-                )
-        joined[field] = parts[0][field]
-    return joined | {"sessions": [session for part in parts for session in part["sessions"]]}
 
 
 def this_session() -> dict[str, Any]:

@@ -26,25 +26,18 @@ class RestoredPopulation:
     total_steps: int
     class_names: tuple[str, ...]
     data_checksum: str
-    begins: np.ndarray | None = None
-    """Of each model the place of its begin among the experiment's `pruning.begins`, `[models]`;
-    None: it has none."""
-    stands_at: np.ndarray | None = None
-    """The step that each model has come to, `[models]`, where some wait for the others at the begin
-    of their pruning; None: all are at `step`."""
     damaged: tuple[int, ...] = ()
-    """Steps of newer checkpoints, which are proved to be damaged."""
+    """Steps of newer checkpoints, which could not be restored as they were written."""
 
     @property
     def members(self) -> Members:
         """Who is in it."""
-        begins = np.zeros_like(self.seeds) if self.begins is None else self.begins
-        return Members(self.seeds, self.sparsities, begins)
+        return Members(self.seeds, self.sparsities)
 
     @property
-    def frozen(self) -> np.ndarray:
-        """Which models diverged or collapsed, and so were not trained to the end, bool [models]."""
-        return np.asarray(self.state.frozen_at) >= 0
+    def failed(self) -> np.ndarray:
+        """Which models diverged or collapsed, and were not trained to the end, bool `[models]`."""
+        return np.asarray(self.state.failed_at) >= 0
 
     def predict(self, images: UInt8[np.ndarray, "examples height width channels"]) -> np.ndarray:
         """The class each model predicts, int32 `[models, examples]`; of equal logits the lowest.

@@ -78,7 +78,7 @@ def chunk_rows(count: int, most: int, rows: int) -> list[np.ndarray]:
     return list(by_chunk.reshape(chunks, -1))
 
 
-def place(tree: Tree, mesh: Mesh, spec: PartitionSpec) -> Tree:
+def device_put(tree: Tree, mesh: Mesh, spec: PartitionSpec) -> Tree:
     """Puts arrays that every process has whole on the devices; nothing passes between processes."""
     sharding = NamedSharding(mesh, spec)
 

@@ -15,7 +15,7 @@ from prunejax.config import Config
 from prunejax.methods.augment import normalise
 from prunejax.nn import make_networks
 from prunejax.nn.target import traced_for
-from prunejax.training.devices import PER_MODEL, SHARED, over_models, place, target_of
+from prunejax.training.devices import PER_MODEL, SHARED, device_put, over_models, target_of
 from prunejax.training.state import TrainState, under_own_switches
 from prunejax.types import Array
 
@@ -74,10 +74,10 @@ def apply_in_batches(
         size = models.stop - models.start
         mesh = _mesh_for(size)
         apply = _make_population_apply(config, mesh)
-        # Each device has as many; the last model fills the places left over.
-        places = math.ceil(size / mesh.size) * mesh.size
-        rows = np.minimum(np.arange(first, first + places), models.stop - 1)
-        part = place(jax.tree.map(lambda leaf, rows=rows: leaf[rows], state), mesh, PER_MODEL)
+        # Each device has as many; the last model is repeated as padding.
+        padded_size = math.ceil(size / mesh.size) * mesh.size
+        rows = np.minimum(np.arange(first, first + padded_size), models.stop - 1)
+        part = device_put(jax.tree.map(lambda leaf, rows=rows: leaf[rows], state), mesh, PER_MODEL)
         for start in range(0, len(images), batch_size):
             examples = slice(start, min(start + batch_size, len(images)))
             outputs = apply(part, images[examples])

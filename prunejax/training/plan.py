@@ -9,16 +9,19 @@ from jax.sharding import Mesh
 
 from prunejax.config import UserError
 from prunejax.data import Dataset
-from prunejax.training import hosts, machine
+from prunejax.memory import memory_bytes
+from prunejax.training import hosts
 from prunejax.training.devices import chunk_rows, make_mesh, target_of
 from prunejax.training.programs import Programs, make_programs, state_shapes
-from prunejax.training.task import Task, make_tasks
+from prunejax.training.spec import StageSpec, make_specs
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """The chunks of a population, and the memory that they take."""
 
+    models: int
+    """Members of the population."""
     chunks: list[np.ndarray]
     """The members of each program, as indices; see `devices.chunk_rows`."""
     mesh: Mesh
@@ -32,9 +35,7 @@ class Plan:
         return len(self.chunks[0])
 
 
-def make_plan(
-    task: Task, count: int, dataset: Dataset, program: Programs, together: int | None = None
-) -> Plan:
+def make_plan(spec: StageSpec, count: int, dataset: Dataset, program: Programs) -> Plan:
     """As many of `count` models per program as the memory holds, at most 8 a device.
 
     The memory is by the program's own count, and that of the states of all other models, which
@@ -42,22 +43,21 @@ def make_plan(
     device: the features of more do not stay in its cache, and longer programs compile longer.
 
     Args:
-        task: the stage.
-        count: of the models that are to be divided.
+        spec: the stage.
+        count: members of the population.
         dataset: on which they train.
         program: the stage's programs.
-        together: of all models that train at the same time; None: no others do.
 
     Raises:
         UserError: if not even one model fits, or not as many as `execution.models_per_program`
             says.
     """
-    execution = task.config.execution
-    batch_size = min(task.settings.batch_size, len(dataset.train_labels))
+    execution = spec.config.execution
+    batch_size = min(spec.settings.batch_size, len(dataset.train_labels))
     wanted = execution.models_per_program
     per_device = 1 if jax.devices()[0].platform == "cpu" else 8
     most = wanted or per_device * len(jax.devices())
-    each = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state_shapes(task, 1)))
+    each = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state_shapes(spec, 1)))
     while True:
         mesh = make_mesh(execution, min(most, count))
         chunks = chunk_rows(count, most, mesh.shape["models"])
@@ -67,37 +67,37 @@ def make_plan(
         needed = local * (usage.argument_size_in_bytes + usage.temp_size_in_bytes)
         # The states of the models in other programs; on CPU also those of a copy that is saved,
         # and so where several processes join theirs.
-        trained = max(together or count, size)
+        trained = max(count, size)
         copies = trained - size
         if target_of(mesh).platform == "cpu" or not hosts.alone():
             copies += trained
         needed += copies * each * local // mesh.size
         memory = hosts.min_over_processes(available_memory(local))
         if needed <= memory:
-            return Plan(chunks, mesh, needed)
+            return Plan(count, chunks, mesh, needed)
         if wanted or most == 1:
-            smaller = "execution.models_per_program" if size > 1 else f"{task.stage}.batch_size"
+            smaller = "execution.models_per_program" if size > 1 else f"{spec.stage}.batch_size"
             if copies * each > memory / 2:
                 smaller = "models"
             raise UserError(
-                f"stage {task.stage!r}: a program of {size} models, among {trained} in all, needs "
+                f"stage {spec.stage!r}: a program of {size} models, among {trained} in all, needs "
                 f"{needed / 2**30:.1f} GiB, and {memory / 2**30:.1f} GiB may be used; "
                 f"lower {smaller}"
             )
         most = (min(most, size) + 1) // 2
 
 
-def step_flops(task: Task, dataset: Dataset, program: Programs, plan: Plan) -> float:
+def step_flops(spec: StageSpec, dataset: Dataset, program: Programs, plan: Plan) -> float:
     """Floating-point operations of one step of one of the plan's programs, on all devices.
 
     As XLA counts them. It does not know what oneDNN's calls compute, and is asked for a program
     without these.
     """
-    if task.config.execution.convolution == "onednn":
-        execution = dataclasses.replace(task.config.execution, convolution="unrolled")
-        config = dataclasses.replace(task.config, execution=execution)
-        program = make_programs(make_tasks(config, dataset)[task.stage], dataset)
-    batch_size = min(task.settings.batch_size, len(dataset.train_labels))
+    if spec.config.execution.convolution == "onednn":
+        execution = dataclasses.replace(spec.config.execution, convolution="unrolled")
+        config = dataclasses.replace(spec.config, execution=execution)
+        program = make_programs(make_specs(config, dataset)[spec.stage], dataset)
+    batch_size = min(spec.settings.batch_size, len(dataset.train_labels))
     compiled = program(plan.models_per_program, batch_size)
     return plan.mesh.size * float(compiled.cost_analysis()["flops"])
 
@@ -114,4 +114,4 @@ def available_memory(devices: int) -> float:
         return 0.8 * stats["bytes_limit"] * devices
     here = platform.node()
     sharing = hosts.gather_texts(here).count(here)
-    return machine.memory_bytes() / 2 / sharing
+    return memory_bytes() / 2 / sharing

@@ -1,10 +1,11 @@
 """The compiled steps of a population."""
 
+import dataclasses
 import math
 import os
 import traceback
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +20,6 @@ from prunejax.methods import stage_settings, stages_of
 from prunejax.nn.target import Target, target, traced_for
 from prunejax.pruning import ScheduleSteps
 from prunejax.pruning.masks import name_of
-from prunejax.training import ahead
 from prunejax.training import step as single
 from prunejax.training.devices import (
     PER_MODEL,
@@ -29,9 +29,9 @@ from prunejax.training.devices import (
     split_batch,
     target_of,
 )
-from prunejax.training.state import TrainState
+from prunejax.training.spec import Metrics, StageSpec, make_spec, make_specs
+from prunejax.training.state import TrainState, under_own_switches
 from prunejax.training.step import PerModel, Shared
-from prunejax.training.task import Metrics, Task, make_task, make_tasks
 from prunejax.types import Array, Scalar, Tree
 
 CPU_OPTIONS = {
@@ -53,7 +53,7 @@ class Steps(NamedTuple):
     """1 where there is no loop."""
 
 
-def make_step(task: Task, mesh: Mesh | None = None, devices: Target | None = None) -> Any:  # noqa: ANN401
+def make_step(spec: StageSpec, mesh: Mesh | None = None, devices: Target | None = None) -> Any:  # noqa: ANN401
     """The jitted `step.make_step` over the models axis; the state it is given is donated.
 
     Its arguments are (state, PerModel, Steps, Shared) and the static `batch_size`; the metrics are
@@ -61,14 +61,14 @@ def make_step(task: Task, mesh: Mesh | None = None, devices: Target | None = Non
     devices steps its own: nothing passes between rows.
 
     Args:
-        task: the stage.
+        spec: the stage.
         mesh: the devices; None: one.
         devices: what it is traced for. None: the mesh's devices, or JAX's own platform.
     """
     split = split_batch(mesh) if mesh else lambda rows: rows
-    step = single.make_step(task, split)
+    step = single.make_step(spec, split)
     devices = devices or (target_of(mesh) if mesh else target())
-    loops = steps_per_call(task.config, devices.platform) > 1
+    loops = steps_per_call(spec.config, devices.platform) > 1
 
     def take_steps(
         state: TrainState, members: PerModel, steps: Steps, shared: Shared, *, batch_size: int
@@ -110,35 +110,30 @@ def steps_per_call(config: Config, platform: str) -> int:
     return 1 if platform == "cpu" else 8
 
 
-def state_shapes(task: Task, models: int) -> TrainState:
+def state_shapes(spec: StageSpec, models: int) -> TrainState:
     """The shapes and dtypes of a population's state in a stage."""
 
     def init_one(seed: Array) -> TrainState:
-        return single.init(task, seed)
+        return single.init(spec, seed)
 
     return jax.eval_shape(jax.vmap(init_one), jax.ShapeDtypeStruct((models,), np.int32))
 
 
-def shared_arguments(task: Task, dataset: Dataset) -> Shared:
-    """What a stage's programs are given at every step alike, with the first begin's schedule."""
-    schedule = schedule_argument(task.schedules[0])
+def shared_arguments(spec: StageSpec, dataset: Dataset) -> Shared:
+    """What a stage's programs are given at every step: its schedule and the training set."""
+    schedule = ScheduleSteps(*(np.int32(step) for step in spec.schedule))
     return Shared(schedule, dataset.train_images, dataset.train_labels)
 
 
-def schedule_argument(schedule: ScheduleSteps) -> ScheduleSteps:
-    """A schedule as programs take it."""
-    return ScheduleSteps(*(np.int32(step) for step in schedule))
-
-
 def argument_shapes(
-    task: Task, num_train: int, models: int
+    spec: StageSpec, num_train: int, models: int
 ) -> tuple[TrainState, PerModel, Steps, Shared]:
     """The shapes and dtypes of what a program of `models` members is given."""
 
     def integers(*shape: int) -> Any:  # noqa: ANN401
         return jax.ShapeDtypeStruct(shape, np.int32)
 
-    images: Any = jax.ShapeDtypeStruct((num_train, *task.image_shape), np.uint8)
+    images: Any = jax.ShapeDtypeStruct((num_train, *spec.image_shape), np.uint8)
     sparsities: Any = jax.ShapeDtypeStruct((models,), np.float32)
 
     members = PerModel(
@@ -151,40 +146,69 @@ def argument_shapes(
         images=images,
         labels=integers(num_train),
     )
-    return state_shapes(task, models), members, Steps(integers(), integers()), shared
+    return state_shapes(spec, models), members, Steps(integers(), integers()), shared
 
 
-def make_programs(task: Task, dataset: Dataset, obtain: ahead.Obtain = ahead.taken) -> Programs:
+@dataclasses.dataclass(frozen=True)
+class _Key:
+    """A stage, as far as its programs differ from others'; equal keys share them."""
+
+    config: Config
+    """Without what a program does not depend on."""
+    stage: str
+    image_shape: tuple[int, ...]
+    num_classes: int
+    epoch_steps: int
+    spec: StageSpec = dataclasses.field(compare=False)
+
+
+def _key_of(spec: StageSpec) -> _Key:
+    """The key of a stage: names, seeds, sparsities and schedules are no part of its programs."""
+    config, experiment = spec.config, spec.config.experiment
+    pruning = experiment.pruning
+    if pruning is not None:
+        is_gradual = pruning.schedule is not None
+        pruning = dataclasses.replace(
+            pruning, schedule="" if is_gradual else None, start=None, sparsities=(), shorten=False
+        )
+    experiment = dataclasses.replace(
+        experiment, name="", label="", dense_parent=None, baseline=None, pruning=pruning
+    )
+    fixed = Config()
+    config = dataclasses.replace(
+        config,
+        experiment=experiment,
+        models=fixed.models,
+        seed=fixed.seed,
+        sparsities=fixed.sparsities,
+        checkpoint=fixed.checkpoint,
+        measure=fixed.measure,
+        display=fixed.display,
+    )
+    return _Key(config, spec.stage, spec.image_shape, spec.num_classes, spec.epoch_steps, spec)
+
+
+def make_programs(spec: StageSpec, dataset: Dataset) -> Programs:
     """Returns `(models, batch_size) -> compiled step` over `devices.make_mesh`.
 
-    Each is compiled once, from shapes, if it was not compiled ahead.
-
-    Args:
-        task: the stage.
-        dataset: on which it trains.
-        obtain: how a program is come by.
+    Each is compiled once in a process, from shapes: the experiments of a sweep share it.
     """
-    num_train = len(dataset.train_labels)
-
-    @cache
-    def program(models: int, batch_size: int) -> Any:  # noqa: ANN401
-        key = ahead.key_of(task, "step", num_train, models, batch_size)
-        return obtain(key, partial(_compile_step, task, num_train, models, batch_size))
-
-    return program
+    return partial(_compile_step, _key_of(spec), len(dataset.train_labels))
 
 
-def _compile_step(task: Task, num_train: int, models: int, batch_size: int) -> Any:  # noqa: ANN401
-    mesh = make_mesh(task.config.execution, models)
+@lru_cache(maxsize=64)
+def _compile_step(key: _Key, num_train: int, models: int, batch_size: int) -> Any:  # noqa: ANN401
+    spec = key.spec
+    mesh = make_mesh(spec.config.execution, models)
 
-    def placed(tree: Tree, spec: PartitionSpec) -> Tree:
-        sharding = NamedSharding(mesh, spec)
+    def placed(tree: Tree, partition: PartitionSpec) -> Tree:
+        sharding = NamedSharding(mesh, partition)
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
         )
 
-    state, members, steps, shared = argument_shapes(task, num_train, models)
-    lowered = make_step(task, mesh).lower(
+    state, members, steps, shared = argument_shapes(spec, num_train, models)
+    lowered = make_step(spec, mesh).lower(
         placed(state, PER_MODEL),
         placed(members, PER_MODEL),
         placed(steps, SHARED),
@@ -195,26 +219,28 @@ def _compile_step(task: Task, num_train: int, models: int, batch_size: int) -> A
     return lowered.compile(CPU_OPTIONS if on_cpu else None)
 
 
-def compile_init(task: Task, previous: TrainState | None) -> Any:  # noqa: ANN401
-    """The compiled `step.init` of one member: `(seed, previous) -> state`.
+def make_init(spec: StageSpec) -> Callable[[Scalar, TrainState | None], TrainState]:
+    """Returns `step.init` of one member, jitted: `(seed, previous) -> state`.
 
-    Args:
-        task: the stage.
-        previous: of the end of the stage before shapes and dtypes, or arrays; None: it is the
-            first.
+    It is compiled once in a process for all experiments that share the programs of the stage.
     """
-    seed = jax.ShapeDtypeStruct((), np.int32)
-    return jax.jit(partial(single.init, task)).lower(seed, previous).compile()
+    return _jit_init(_key_of(spec))
 
 
+@lru_cache(maxsize=64)
+def _jit_init(key: _Key) -> Any:  # noqa: ANN401
+    return jax.jit(partial(single.init, key.spec))
+
+
+@under_own_switches
 def require_traceable(config: Config, dataset: Dataset) -> None:
     """Traces one step of every stage without computing it.
 
     Raises:
         UserError: if an entry of the study refuses what the step gives it, for instance a
-            selection a leaf that it cannot divide.
+            allocation a leaf that it cannot divide.
     """
-    for stage in make_tasks(config, dataset):
+    for stage in make_specs(config, dataset):
         num_train = len(dataset.train_labels)
         try:
             _trace(config, stage, dataset.image_shape, dataset.num_classes, num_train)
@@ -223,11 +249,11 @@ def require_traceable(config: Config, dataset: Dataset) -> None:
         except Exception as error:  # of JAX, or of the entry itself
             raise UserError(
                 f"experiment {config.experiment.name!r}, stage {stage!r}: one step cannot be "
-                f"traced ({_told(error)})"
+                f"traced ({_message(error)})"
             ) from error
 
 
-def _told(error: Exception) -> str:
+def _message(error: Exception) -> str:
     """An exception in one line, with the place outside of this package that it came through."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = (f"site-packages{os.sep}", f"prunejax{os.sep}")
@@ -236,7 +262,7 @@ def _told(error: Exception) -> str:
     return f"{in_one_line(error)} ({os.path.basename(place.filename)}, line {place.lineno})"
 
 
-def _require_spared_parts(config: Config, state: TrainState) -> None:
+def _require_excluded_parts(config: Config, state: TrainState) -> None:
     """Refuses a part that is to stay dense and that the network does not have."""
     pruning = config.experiment.pruning
     if pruning is None:
@@ -244,10 +270,10 @@ def _require_spared_parts(config: Config, state: TrainState) -> None:
     parts: dict[str, None] = {}
     for path, _ in jax.tree_util.tree_leaves_with_path(state.params):
         parts |= dict.fromkeys(name_of(path).split("/"))
-    for name in pruning.spare:
+    for name in pruning.exclude:
         if name not in parts:
             raise UserError(
-                f"experiment {config.experiment.name!r} spares {name!r}, which is no part of the "
+                f"experiment {config.experiment.name!r} excludes {name!r}, which is no part of the "
                 f"network; there are: {', '.join(parts)}"
             )
 
@@ -259,8 +285,8 @@ def _trace(
     """Traces one step of a population of one; a study asks for each of its runs twice."""
     batch_size = min(stage_settings(config, stage).batch_size, num_train)
     epoch_steps = math.ceil(num_train / batch_size)
-    task = make_task(config, stage, image_shape, num_classes, epoch_steps)
+    spec = make_spec(config, stage, image_shape, num_classes, epoch_steps)
     if stage == stages_of(config)[0]:
-        _require_spared_parts(config, state_shapes(task, 1))
-    function = partial(make_step(task), batch_size=batch_size)
-    jax.eval_shape(function, *argument_shapes(task, num_train, 1))
+        _require_excluded_parts(config, state_shapes(spec, 1))
+    function = partial(make_step(spec), batch_size=batch_size)
+    jax.eval_shape(function, *argument_shapes(spec, num_train, 1))

@@ -36,7 +36,7 @@ class TrainState:
     masks: Tree
     """With the structure of `params`."""
     opt_state: Tree
-    frozen_at: Tree = np.int32(-1)
+    failed_at: Tree = np.int32(-1)
     """int32: the step of its stage at which the model diverged or collapsed and all else here
     stopped, -1 before."""
     plateau_steps: Tree = np.int32(0)

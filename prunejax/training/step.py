@@ -10,8 +10,8 @@ from jaxtyping import Float, Int, UInt8
 
 from prunejax.pruning import ScheduleSteps
 from prunejax.pruning.masks import apply_masks, init_masks, sparsity
+from prunejax.training.spec import Metrics, StageSpec, make_batch
 from prunejax.training.state import TrainState, key_for
-from prunejax.training.task import Metrics, Task, make_batch
 from prunejax.types import Array, Scalar, Tree
 
 
@@ -44,26 +44,26 @@ def epoch_order(
     return jax.random.permutation(key_for(seed, f"{stage}/order", epoch), num_train)
 
 
-def init(task: Task, seed: Scalar, previous: TrainState | None = None) -> TrainState:
+def init(spec: StageSpec, seed: Scalar, previous: TrainState | None = None) -> TrainState:
     """The state at the start of a stage.
 
     Args:
-        task: the stage.
+        spec: the stage.
         seed: of this member.
         previous: the end of the stage before: its parts are kept with their masks, but for the
             projection head, which ends with its stage. None: all parts are new.
     """
-    networks, head = task.networks, task.objective.network
+    networks, head = spec.networks, spec.objective.network
     kept = dict(previous.params) if previous else {}
     kept.pop("projection", None)
     params = dict(kept)
     batch_stats = previous.batch_stats if previous else {}
     if "encoder" not in params:
-        images = jnp.zeros((1, *task.image_shape))
+        images = jnp.zeros((1, *spec.image_shape))
         variables = networks["encoder"].init(key_for(seed, "init/encoder"), images)
         params["encoder"], batch_stats = variables["params"], variables["batch_stats"]
     if head not in params:
-        representation = jnp.zeros((1, representation_size(task)))
+        representation = jnp.zeros((1, representation_size(spec)))
         variables = networks[head].init(key_for(seed, f"init/{head}"), representation)
         params[head] = variables["params"]
 
@@ -74,28 +74,30 @@ def init(task: Task, seed: Scalar, previous: TrainState | None = None) -> TrainS
         params=params,
         batch_stats=batch_stats,
         masks=masks,
-        opt_state=task.optimizer.init(task.trained(params)),
-        frozen_at=previous.frozen_at if previous else jnp.array(-1, jnp.int32),
+        opt_state=spec.optimizer.init(spec.trained(params)),
+        failed_at=previous.failed_at if previous else jnp.array(-1, jnp.int32),
         plateau_steps=jnp.zeros((), jnp.int32),
     )
 
 
-def representation_size(task: Task) -> int:
+def representation_size(spec: StageSpec) -> int:
     """The number of features of the encoder's representation."""
-    images = jax.ShapeDtypeStruct((1, *task.image_shape), jnp.float32)
-    encoder = task.networks["encoder"]
+    images = jax.ShapeDtypeStruct((1, *spec.image_shape), jnp.float32)
+    encoder = spec.networks["encoder"]
     (representation, _), _ = jax.eval_shape(encoder.init_with_output, jax.random.key(0), images)
     return representation.shape[-1]
 
 
-def prune_once(task: Task, state: TrainState, seed: Scalar, final_sparsity: Scalar) -> TrainState:
+def prune_once(
+    spec: StageSpec, state: TrainState, seed: Scalar, final_sparsity: Scalar
+) -> TrainState:
     """One-shot pruning of a trained dense model. Source: Paganini & Forde 2020."""
-    key = key_for(seed, f"{task.stage}/score")
-    params, masks = task.pruner.update(state.params, state.masks, final_sparsity, key)
+    key = key_for(seed, f"{spec.stage}/score")
+    params, masks = spec.pruner.update(state.params, state.masks, final_sparsity, key)
     return dataclasses.replace(state, params=params, masks=masks)
 
 
-def make_step(task: Task, split: Callable[[Array], Array] = lambda images: images) -> Step:
+def make_step(spec: StageSpec, split: Callable[[Array], Array] = lambda images: images) -> Step:
     """Returns `step(state, member, step, shared, batch_size)`.
 
     It updates the masks if the schedule says so and takes one SGD step on the images that the
@@ -109,48 +111,48 @@ def make_step(task: Task, split: Callable[[Array], Array] = lambda images: image
     as it was before, and its metrics are NaN from then on. So is one whose loss stays on the
     plateau of collapse.
     """
-    draw = make_batch(task.config, task.objective, split)
-    prunes_by_gradients = task.pruner.score.needs_gradients
+    draw = make_batch(spec.config, spec.objective, split)
+    prunes_by_gradients = spec.pruner.score.needs_gradients
 
     def step_fn(
         state: TrainState, member: PerModel, step: Scalar, shared: Shared, batch_size: int
     ) -> tuple[TrainState, Metrics]:
         params, masks = state.params, state.masks
         if not prunes_by_gradients:
-            params, masks = _update_masks(task, params, masks, member, step, shared.schedule)
+            params, masks = _update_masks(spec, params, masks, member, step, shared.schedule)
 
         with jax.named_scope("augment"):
-            start = step % task.epoch_steps * task.settings.batch_size
+            start = step % spec.epoch_steps * spec.settings.batch_size
             chosen = jax.lax.dynamic_slice(member.order, (start,), (batch_size,))
-            key = key_for(member.seed, f"{task.stage}/augment", step)
+            key = key_for(member.seed, f"{spec.stage}/augment", step)
             views = draw(key, shared.images[chosen])
-        gradients, (metrics, batch_stats) = jax.grad(task.loss_of, has_aux=True)(
-            task.trained(params), params, state.batch_stats, views, shared.labels[chosen]
+        gradients, (metrics, batch_stats) = jax.grad(spec.loss_of, has_aux=True)(
+            spec.trained(params), params, state.batch_stats, views, shared.labels[chosen]
         )
 
         if prunes_by_gradients:
             params, masks = _update_masks(
-                task, params, masks, member, step, shared.schedule, gradients
+                spec, params, masks, member, step, shared.schedule, gradients
             )
         with jax.named_scope("optimizer"):
-            trained = task.trained(params)
-            updates, opt_state = task.optimizer.update(gradients, state.opt_state, trained)
-            rate = task.learning_rate(step)
+            trained = spec.trained(params)
+            updates, opt_state = spec.optimizer.update(gradients, state.opt_state, trained)
+            rate = spec.learning_rate(step)
             moved = jax.tree.map(lambda leaf, update: leaf - rate * update, trained, updates)
         with jax.named_scope("apply_masks"):
             params = apply_masks(params | moved, masks)
-        metrics["sparsity"] = sparsity(masks, task.counted)
+        metrics["sparsity"] = sparsity(masks, spec.counted)
         after = dataclasses.replace(
             state, params=params, batch_stats=batch_stats, masks=masks, opt_state=opt_state
         )
-        return _unless_failed(task, step, state, after, moved, metrics, len(views))
+        return _unless_failed(spec, step, state, after, moved, metrics, len(views))
 
     return step_fn
 
 
 @jax.named_scope("update_masks")
 def _update_masks(
-    task: Task,
+    spec: StageSpec,
     params: Tree,
     masks: Tree,
     member: PerModel,
@@ -162,11 +164,11 @@ def _update_masks(
 
     The step is not batched, so that this stays a branch under `vmap`.
     """
-    updates = task.pruner.updates(schedule, member.final_sparsity)
+    updates = spec.pruner.updates(schedule, member.final_sparsity)
 
     def update(params: Tree, masks: Tree) -> tuple[Tree, Tree]:
-        key = key_for(member.seed, f"{task.stage}/score", step)
-        return task.pruner.update(params, masks, updates.target(step), key, gradients)
+        key = key_for(member.seed, f"{spec.stage}/score", step)
+        return spec.pruner.update(params, masks, updates.target(step), key, gradients)
 
     def leave(params: Tree, masks: Tree) -> tuple[Tree, Tree]:
         return params, masks
@@ -176,7 +178,7 @@ def _update_masks(
 
 @jax.named_scope("freeze")
 def _unless_failed(
-    task: Task,
+    spec: StageSpec,
     step: Scalar,
     before: TrainState,
     after: TrainState,
@@ -189,7 +191,7 @@ def _unless_failed(
     A model that fails, or that had before, keeps the state `before`, and its metrics are NaN.
 
     Args:
-        task: the stage.
+        spec: the stage.
         step: of the stage.
         before: the state at the start of the step.
         after: the state at its end.
@@ -197,19 +199,19 @@ def _unless_failed(
         metrics: of the step.
         samples: views x batch.
     """
-    plateau_steps = _plateau_steps(task, before, metrics["loss"], samples)
+    plateau_steps = _plateau_steps(spec, before, metrics["loss"], samples)
     # A gradient that is not finite moves a weight that is not; of the activations the loss alone
     # is not enough: on CPU XLA's maximum drops NaN, and so does ReLU.
     leaves = jax.tree.leaves((metrics["loss"], after.batch_stats, moved))
     finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
-    healthy = finite & (plateau_steps < task.config.supcon.collapse_steps)
-    frozen_at = jnp.where(healthy | (before.frozen_at >= 0), before.frozen_at, step)
-    lives = frozen_at < 0
+    healthy = finite & (plateau_steps < spec.config.supcon.collapse_steps)
+    failed_at = jnp.where(healthy | (before.failed_at >= 0), before.failed_at, step)
+    lives = failed_at < 0
 
     def unless_frozen(new: Array, old: Array) -> Array:
         return jnp.where(lives, new, old)
 
-    marks = {"frozen_at": frozen_at, "plateau_steps": plateau_steps}
+    marks = {"failed_at": failed_at, "plateau_steps": plateau_steps}
     before = dataclasses.replace(before, **marks)
     after = dataclasses.replace(after, **marks)
     metrics = jax.tree.map(lambda value: jnp.where(lives, value, jnp.nan), metrics)
@@ -217,13 +219,13 @@ def _unless_failed(
 
 
 def _plateau_steps(
-    task: Task, before: TrainState, loss: Float[Array, ""], samples: int
+    spec: StageSpec, before: TrainState, loss: Float[Array, ""], samples: int
 ) -> Int[Array, ""]:
     """For how many steps in a row the loss has been that of a collapsed encoder."""
-    collapsed_loss = task.objective.collapsed_loss
+    collapsed_loss = spec.objective.collapsed_loss
     if collapsed_loss is None:
         return before.plateau_steps
-    collapsed = collapsed_loss(task.config, samples)
-    flat = jnp.abs(loss - collapsed) <= task.config.supcon.collapse_tolerance * collapsed
+    collapsed = collapsed_loss(spec.config, samples)
+    flat = jnp.abs(loss - collapsed) <= spec.config.supcon.collapse_tolerance * collapsed
     counted = jnp.where(flat, before.plateau_steps + 1, 0)
-    return jnp.where(before.frozen_at < 0, counted, before.plateau_steps)
+    return jnp.where(before.failed_at < 0, counted, before.plateau_steps)

@@ -57,7 +57,7 @@ def picture_makers(
         published: the paper's numbers, if they are for this data.
     """
     makers: dict[str, Callable[[], Picture]] = {}
-    # A sweep over begins has a figure of its own: the others have a panel for each sparsity.
+    # A sweep over start steps has a figure of its own: the others have a panel for each sparsity.
     if sweeps(study):
         makers["when_to_prune"] = partial(_when, study, published)
         study = without_sweeps(study)
@@ -208,9 +208,9 @@ def _when(study: Study, published: Published | None) -> Picture:
     paper = "; stars: the paper's GMP and Δ GMP" if published is not None else ""
     return Picture(
         when_to_prune(study, published),
-        "When to prune. What pruning costs by the step at which it begins; bars: 95% bootstrap "
+        "When to prune. What pruning costs by the step at which it starts; bars: 95% bootstrap "
         f"intervals over seeds{paper}",
-        "Line charts with the begin of pruning on x, a line for each training method: accuracy "
+        "Line charts with the start of pruning on x, a line for each training method: accuracy "
         "lost, PIEs, Q-Score and prediction depth of PIEs.",
     )
 

@@ -123,7 +123,7 @@ def _draw_stage(
     losses = np.array([line["loss"] for line in lines])
     for level in run.levels:
         # Excluded models were frozen: their losses end somewhere on the way.
-        chosen = losses[:, (run.sparsities == np.float32(level)) & ~run.excluded]
+        chosen = losses[:, (run.sparsities == np.float32(level)) & ~run.failed]
         if not chosen.size:
             continue
         # One colour for each sparsity of the study; not up to the palest, which paper swallows.

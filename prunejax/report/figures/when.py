@@ -1,4 +1,4 @@
-"""What pruning costs by the step at which it begins."""
+"""What pruning costs by the step at which it starts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -35,7 +35,7 @@ def when_to_prune(study: Study, published: Published | None = None) -> Figure:
     """A panel for each quantity, a line for each sweep; a row for each sparsity.
 
     Bars are 95% bootstrap intervals over seeds. With the paper's numbers its GMP and delayed GMP
-    are marked where they begin.
+    are marked where they start.
     """
     known = points(study)
     resamples = Resamples(study)
@@ -43,10 +43,10 @@ def when_to_prune(study: Study, published: Published | None = None) -> Figure:
     shown = []
     for point in known:
         if not isinstance(point.models, str):
-            found = quantities(resamples, point.models, floors[point.sweep].value)
+            found = quantities(resamples, point.models, floors[point.experiment].value)
             shown.append((point, found))
     levels = sorted({point.sparsity for point in known})
-    looks = looks_of(study, sweeps(study))
+    looks = looks_of(study, [sweep.first for sweep in sweeps(study)])
     with in_style(study):
         figure, axes = subplots(len(levels), len(QUANTITIES), WIDTH, 2.6)
         for axes_of_row, level in zip(axes, levels, strict=True):
@@ -56,15 +56,15 @@ def when_to_prune(study: Study, published: Published | None = None) -> Figure:
                 if published is not None:
                     _mark_published(axis, study, name, level, published)
                 axis.set_ylabel(QUANTITIES[name])
-                axis.set_xlabel("begin of pruning [% of first stage]")
+                axis.set_xlabel("start of pruning [% of first stage]")
                 axis.set_xlim(-4, 100)
                 heading = f"{percent(study, level)}% pruned\ndotted: {BESIDE[name]}"
                 set_title(axis, heading, WIDTH)
         handles = []
         labels = []
-        for name in sweeps(study):
-            handles.append(Line2D([], [], ms=4, **looks[name]))
-            labels.append(sweep_label(study, name))
+        for sweep in sweeps(study):
+            handles.append(Line2D([], [], ms=4, **looks[sweep.first]))
+            labels.append(sweep_label(study, sweep))
         if published is not None:
             handles.append(Line2D([], [], linestyle="", marker="*", color="black", ms=9))
             labels.append("the paper's GMP and Δ GMP (WRN-16-2, PIEs among 10,000)")
@@ -79,19 +79,19 @@ def _panel(
     lines: list[tuple[Point, dict[str, Quantity]]],
 ) -> None:
     """A line for each sweep, in its look, and what it is seen beside."""
-    # The first sweep's: another may have begins of its own.
+    # The first sweep's: another may have starts of its own.
     first = next(iter(looks), None)
-    begins = [100 * point.begin for point, _ in lines if point.sweep == first]
-    shifts = side_by_side(begins, len(looks))
+    starts = [100 * point.start for point, _ in lines if point.sweep.first == first]
+    shifts = side_by_side(starts, len(looks))
     for shift, (sweep, look) in zip(shifts, looks.items(), strict=True):
         x, y, bars, beside = [], [], [], []
         for point, found in lines:
-            if point.sweep != sweep:
+            if point.sweep.first != sweep:
                 continue
             value, interval = found[name].value.value, found[name].value.interval
             if np.isnan(value):
                 continue
-            x.append(100 * point.begin + shift)
+            x.append(100 * point.start + shift)
             y.append(value)
             bars.append(bar_lengths(value, interval))
             beside.append(found[name].beside)
@@ -103,16 +103,16 @@ def _panel(
 def _mark_published(
     axis: Axes, study: Study, name: str, level: float, published: Published
 ) -> None:
-    """The paper's gradual pruning, at its own begins, in the colours of its methods."""
+    """The paper's gradual pruning, at its own starts, in the colours of its methods."""
     # Of other layers and features there is another depth and another Q-Score.
-    ours = next(iter(study.values())).config.appearance.architecture
+    ours = next(iter(study.values())).config.display.architecture
     if name in OF_NETWORK and ours != ARCHITECTURE:
         return
-    swept = {experiment(study, sweep).method for sweep in sweeps(study)}
+    swept = {experiment(study, sweep.first).method for sweep in sweeps(study)}
     for key, papers in PAPER.items():
-        begin = published.get("begin [%]", {}).get(key, {}).get(level)
+        start = published.get("start [%]", {}).get(key, {}).get(level)
         value = published_level(name, published, key, level)
-        if papers.method not in swept or begin is None or np.isnan(value):
+        if papers.method not in swept or start is None or np.isnan(value):
             continue
         colour = colours(study)[papers.method]
-        axis.plot(float(begin), value, marker="*", ms=9, color=colour, mec="black", mew=0.6)
+        axis.plot(float(start), value, marker="*", ms=9, color=colour, mec="black", mew=0.6)

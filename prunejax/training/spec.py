@@ -1,4 +1,4 @@
-"""A stage's settings, resolved once: networks, loss, optimizer, schedules and steps."""
+"""A stage's settings, resolved once: networks, loss, optimizer, schedule and steps."""
 
 import dataclasses
 import math
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Float, UInt8
 
-from prunejax.config import Appearance, Config, Stage, UserError, validate
+from prunejax.config import Config, Display, Stage, UserError, validate
 from prunejax.config.levels import fraction
 from prunejax.data import Dataset, with_statistics
 from prunejax.methods import METHODS, Objective, objective_of, stage_settings, stages_of
@@ -20,11 +20,12 @@ from prunejax.nn import ARCHITECTURES, make_networks
 from prunejax.pruning import (
     Pruner,
     ScheduleSteps,
-    begin_schedules,
+    configured_schedule,
     make_pruner,
     schedule_steps,
 )
 from prunejax.pruning.entry import Prunable
+from prunejax.pruning.schedules import NEVER
 from prunejax.training.optim import make_learning_rate, make_optimizer
 from prunejax.types import Array, Key, Scalar, Tree
 
@@ -36,7 +37,7 @@ the parts of `params` to differentiate by."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Task:
+class StageSpec:
     """One stage of a run on images of one shape."""
 
     config: Config
@@ -50,8 +51,8 @@ class Task:
     learning_rate: Callable[[Scalar], Float[Array, ""]]
     """`step of the stage -> rate`."""
     pruner: Pruner
-    schedules: tuple[ScheduleSteps, ...]
-    """For each begin of the experiment; see `pruning.begin_schedules`."""
+    schedule: ScheduleSteps
+    """When masks are updated; see `pruning.schedule_steps`."""
     counted: Prunable
     """The leaves whose sparsity is reported: those that the first stage prunes."""
     image_shape: tuple[int, ...]
@@ -72,9 +73,9 @@ class Task:
         return {name: part for name, part in params.items() if name != "encoder"}
 
 
-def make_task(
+def make_spec(
     config: Config, stage: str, image_shape: tuple[int, ...], num_classes: int, epoch_steps: int
-) -> Task:
+) -> StageSpec:
     """Resolves the settings of one stage.
 
     Args:
@@ -93,7 +94,7 @@ def make_task(
         config.model, num_classes, config.compute_dtype, config.execution.convolution
     )
     first = stages_of(config)[0]
-    return Task(
+    return StageSpec(
         config=config,
         stage=stage,
         settings=settings,
@@ -103,7 +104,7 @@ def make_task(
         optimizer=make_optimizer(settings, config.optim),
         learning_rate=make_learning_rate(settings.learning_rate, settings.epochs, epoch_steps),
         pruner=make_pruner(config, stage),
-        schedules=begin_schedules(config, stage, settings.epochs * epoch_steps),
+        schedule=schedule_steps(config, stage, settings.epochs * epoch_steps),
         counted=make_pruner(config, first).prunable,
         image_shape=image_shape,
         num_classes=num_classes,
@@ -111,21 +112,21 @@ def make_task(
     )
 
 
-def make_tasks(config: Config, dataset: Dataset) -> dict[str, Task]:
-    """The task of every stage of a run, in order.
+def make_specs(config: Config, dataset: Dataset) -> dict[str, StageSpec]:
+    """The spec of every stage of a run, in order.
 
     Raises:
         UserError: if the settings cannot be trained, or not on this data.
     """
     validate(config, dataset.image_shape[-1])
-    tasks = {}
+    specs = {}
     for stage in stages_of(config):
         batch_size = stage_settings(config, stage).batch_size
         epoch_steps = math.ceil(len(dataset.train_labels) / batch_size)
-        task = make_task(config, stage, dataset.image_shape, dataset.num_classes, epoch_steps)
-        _check_schedules(task)
-        tasks[stage] = task
-    return tasks
+        spec = make_spec(config, stage, dataset.image_shape, dataset.num_classes, epoch_steps)
+        _check_schedule(spec)
+        specs[stage] = spec
+    return specs
 
 
 def check(config: Config) -> None:
@@ -137,7 +138,10 @@ def check(config: Config) -> None:
     validate(config)
     ARCHITECTURES[config.model.name].check(config.model)
     for stage in stages_of(config):
-        _check_steps(config, stage, schedule_steps(config, stage))  # of begins nothing is known yet
+        # A start step that is a fraction of the stage is known once the data is.
+        schedule = configured_schedule(config, stage)
+        if schedule is not None:
+            _check_steps(config, stage, schedule)
     _check_pruning(config)
 
 
@@ -151,12 +155,12 @@ def _check_pruning(config: Config) -> None:
             f"experiment {config.experiment.name!r}: score {pruning.score!r} needs the gradients "
             "of a training step, and one-shot pruning has none; give it a schedule"
         )
-    attained = {level: pruner.select.attained(level) for level in config.sparsities}
-    for level, reached in attained.items():
+    achievable = {level: pruner.allocation.achievable(level) for level in config.sparsities}
+    for level, reached in achievable.items():
         if abs(reached - level) > 1e-6:
-            levels = ",".join(fraction(value) for value in sorted({*attained.values()} - {0.0}))
+            levels = ",".join(fraction(value) for value in sorted({*achievable.values()} - {0.0}))
             raise UserError(
-                f"experiment {config.experiment.name!r}: selection {pruning.select!r} reaches "
+                f"experiment {config.experiment.name!r}: allocation {pruning.allocation!r} reaches "
                 f"{fraction(reached)} and not the sparsity {fraction(level)}; "
                 f"use --sparsities={levels or 'others'}"
             )
@@ -168,10 +172,8 @@ def _field(config: Config, stage: str) -> str:
 
 
 def _check_steps(config: Config, stage: str, steps: ScheduleSteps) -> None:
-    """What a schedule must fulfil whatever the length of its stage."""
+    """Checks what must hold of a schedule whatever the length of its stage."""
     begin, end, every = (int(step) for step in steps)
-    if end < 0:  # it never comes
-        return
     field = _field(config, stage)
     if begin >= end:
         raise UserError(f"{field} is {begin}/{end}/{every}; it needs begin_step < end_step")
@@ -183,38 +185,35 @@ def _check_steps(config: Config, stage: str, steps: ScheduleSteps) -> None:
         )
 
 
-def _check_schedules(task: Task) -> None:
-    pruning = task.config.experiment.pruning
-    if pruning is not None and pruning.begins and task.stage == stages_of(task.config)[0]:
-        _check_begins(task, pruning.begins)
+def _check_schedule(spec: StageSpec) -> None:
+    """Checks that a schedule fits its stage."""
+    if spec.schedule == NEVER:
         return
-    for schedule in task.schedules:
-        _check_steps(task.config, task.stage, schedule)
-        # A schedule may number the stage's steps from 1.
-        if schedule.end - task.pruner.count_from >= task.steps:
+    field = _field(spec.config, spec.stage)
+    begin, end = int(spec.schedule.begin), int(spec.schedule.end)
+    # A schedule may number the stage's steps from 1.
+    is_late = end - spec.pruner.count_from >= spec.steps
+    pruning = spec.config.experiment.pruning
+    if pruning is None or pruning.start is None or spec.stage != stages_of(spec.config)[0]:
+        _check_steps(spec.config, spec.stage, spec.schedule)
+        if is_late:
             raise UserError(
-                f"{_field(task.config, task.stage)}.end_step is {schedule.end}, beyond stage "
-                f"{task.stage!r}, which has {task.steps} steps"
+                f"{field}.end_step is {end}, beyond stage {spec.stage!r}, which has "
+                f"{spec.steps} steps"
             )
-
-
-def _check_begins(task: Task, begins: tuple[int | float, ...]) -> None:
-    """What the schedules of a population must fulfil in which the begin is an axis."""
-    known: dict[int, int | float] = {}
-    for begin, schedule in zip(begins, task.schedules, strict=True):
-        first, end = int(schedule.begin), int(schedule.end)
-        told = f"begin of pruning {begin}, step {first} of the {task.steps} of stage {task.stage!r}"
-        if first in known:
-            raise UserError(f"{told}: begin {known[first]} is the same step; give one of them")
-        known[first] = begin
-        if end - task.pruner.count_from >= task.steps:
-            raise UserError(
-                f"{told}: its span of {end - first} steps would end after the stage; begin "
-                f"earlier, or shorten {_field(task.config, task.stage)}"
-            )
-        if first >= end:
-            raise UserError(f"{told}: no step is left to prune at; begin earlier")
-        _check_steps(task.config, task.stage, schedule)
+        return
+    start = (
+        f"start of pruning {pruning.start}, step {begin} of the {spec.steps} of stage "
+        f"{spec.stage!r}"
+    )
+    if is_late:
+        raise UserError(
+            f"{start}: its span of {end - begin} steps would end after the stage; start "
+            f"earlier, or shorten {field}"
+        )
+    if begin >= end:
+        raise UserError(f"{start}: no step is left to prune at; start earlier")
+    _check_steps(spec.config, spec.stage, spec.schedule)
 
 
 def resolve(config: Config, dataset: Dataset) -> Config:
@@ -225,14 +224,14 @@ def resolve(config: Config, dataset: Dataset) -> Config:
     """
     method = METHODS[config.experiment.method]
     first = stage_settings(config, stages_of(config)[0])
-    shown = Appearance(
+    shown = Display(
         label=method.label,
         colour=method.colour,
         architecture=ARCHITECTURES[config.model.name].label(config.model),
         first_stage_steps=first.epochs * math.ceil(len(dataset.train_labels) / first.batch_size),
     )
     data = with_statistics(config.data, dataset)
-    return dataclasses.replace(config, data=data, appearance=shown)
+    return dataclasses.replace(config, data=data, display=shown)
 
 
 def make_batch(
