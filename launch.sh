@@ -16,16 +16,12 @@ usage() {
   evaluate FLAGS    measures the finished runs of a work directory: --workdir=runs/digits
   report FLAGS      measures what is not measured yet, then writes the report: --workdir=runs/digits
   join   FLAGS      merges measured runs of different seeds: --workdir=runs/all --parts=runs/a,runs/b
-  prepare FLAGS     downloads a TFDS data set and prepares it: --dataset=cifar10 --data_dir=data
-  slurm  FLAGS      the study as Slurm jobs: --nodes=2 --gpus=4; --print only shows them
-  hosts  A,B,... COMMAND FLAGS
-                    study, train or evaluate on several hosts without a scheduler: a process on each, over ssh
-                    ("localhost" needs none); this directory and --workdir must be the same on all
+  prepare FLAGS     downloads a data set and prepares it, by `tfds build`: cifar10 --data_dir=data
   bench  FLAGS      times the training step against plain JAX and PyTorch: --suite=population
   setup             only installs
-  clean             empties the cache (decoded data sets, compiled programs) and prints how much was freed
 
-All of those with FLAGS, but hosts, answer --help: ./launch.sh study --help
+All of those with FLAGS answer --help: ./launch.sh study --help
+Slurm: sbatch experiments/study.sbatch. Open MPI: mpirun -np 2 ./launch.sh study --distributed.
 PYTHON names the interpreter (3.11 to 3.13). If an NVIDIA GPU is found, JAX is installed with CUDA.
 EOF
 }
@@ -66,19 +62,17 @@ for_study() { # for_study FLAGS: sets up what they need
     case ${word/#--/-} in # absl takes one dash for two
     -tensorboard) if [[ ${next,,} != false ]]; then extras+=(tensorboard); fi ;;
     -tensorboard=[tT1]*) extras+=(tensorboard) ;;
-    -gpus) if [[ $next != 0 ]]; then extras+=(cuda); fi ;; # which the nodes have, if not this machine
-    -gpus=0) ;;
-    -gpus=*) extras+=(cuda) ;;
     *://*) extras+=(remote) ;;
     esac
   done
   setup "${extras[@]}"
 }
 
-test_tools() { # The report's page is tested in Chromium, batch jobs with Slurm; without them these tests are skipped.
+test_tools() { # Some tests need Chromium, Slurm or Open MPI; without them these are skipped.
   local missing=()
   command -v chromium chromium-browser google-chrome >/dev/null || missing+=(chromium)
   command -v slurmctld >/dev/null || missing+=(slurmctld slurmd slurm-client munge)
+  command -v mpirun >/dev/null || missing+=(openmpi-bin)
   if [[ ${#missing[@]} == 0 ]]; then return; fi
   if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
     say "installing for the tests: ${missing[*]} ..."
@@ -101,53 +95,12 @@ run() { # run COMMAND FLAGS: instead of this script, so that a signal to it arri
   exec python -P -m "experiments.$1" "${@:2}"
 }
 
-on_hosts() { # on_hosts A,B,... COMMAND FLAGS: one that fails stops the others; a signal has all of them save and stop
-  local hosts host name line variable code=0 last
-  IFS=, read -ra hosts <<<"$1"
-  name=${hosts[0]#*@} # of USER@HOST
-  for host in "${hosts[@]}"; do
-    if [[ $name == localhost && $host != localhost ]]; then name=$(hostname -f); fi
-  done
-  address=$name:${PORT:-8476}
-  line="cd $(printf %q "$PWD") &&"
-  # What is set here holds on all hosts.
-  for variable in $(compgen -e | grep -E '^(GLIBC_TUNABLES$|JAX_|XLA_|NCCL_|TFDS_|TQDM_)'); do
-    line+=" $variable=$(printf %q "${!variable}")"
-  done
-  line+=" exec $(printf %q "$here/.venv/bin/python") -P -m experiments.$2"
-  line+="$(printf ' %q' "${@:3}" "--coordinator_address=$address" "--num_processes=${#hosts[@]}")"
-  trap 'signalled=true; stop "${hosts[@]}"' TERM INT HUP
-  for host in "${!hosts[@]}"; do
-    if [[ ${hosts[host]} == localhost ]]; then
-      bash -c "$line --process_id=$host" &
-    else
-      ssh "${hosts[host]}" "$line --process_id=$host" </dev/null &
-    fi
-  done
-  while [[ -n $(jobs -p) ]]; do
-    signalled=false
-    wait -n && continue
-    last=$?
-    if $signalled; then continue; fi # it is the waiting that was interrupted
-    ((code)) || code=$last
-    if ((last != 75)); then stop "${hosts[@]}"; fi # 75: stopped, as all are
-  done
-  exit $code
-}
-
-stop() { # stop HOSTS, each once: a second signal would not wait
-  local host line="pkill -TERM -f '^/.*/.venv/bin/python -P -m experiments.*--coordinator_address=$address'"
-  for host in $(printf '%s\n' "$@" | sort -u); do
-    if [[ $host == localhost ]]; then bash -c "$line"; else ssh "$host" "$line" </dev/null; fi || true
-  done
-}
-
 command=${1:-}
 shift || true
 case "$command" in
 demo)
   for_study "$@"
-  run study --preset=digits --study=paper,when --begins=0.0,0.25,0.5,0.75 --workdir=runs/digits "$@"
+  run study --preset=digits --study=paper,when --starts=0.0,0.25,0.5,0.75 --workdir=runs/digits "$@"
   ;;
 test)
   setup test
@@ -160,10 +113,9 @@ check)
   (cd "$here" && ruff format --check . && ruff check . && pyright)
   run_tests "$@"
   ;;
-setup | clean)
-  if (($# > 0)); then fail "$command takes no arguments, and not '$1'"; fi
+setup)
+  if (($# > 0)); then fail "setup takes no arguments, and not '$1'"; fi
   setup
-  if [[ $command == clean ]]; then run clean; fi
   ;;
 bench)
   setup bench
@@ -172,24 +124,15 @@ bench)
   ;;
 prepare)
   setup prepare
-  run prepare "$@"
+  exec tfds build --file_format=array_record "$@"
   ;;
 report)
   for_study "$@"
   run report --measure "$@"
   ;;
-study | train | evaluate | slurm | join)
+study | train | evaluate | join)
   for_study "$@"
   run "$command" "$@"
-  ;;
-hosts)
-  case ${1:-}/${2:-} in
-  /* | -*) fail "hosts: name them first: A,B,..." ;;
-  */study | */train | */evaluate) ;;
-  *) fail "hosts: after them name the command: study, train or evaluate" ;;
-  esac
-  for_study "${@:3}"
-  on_hosts "$@"
   ;;
 "" | -h | --help | help) usage ;;
 *) fail "unknown command '$command'" ;;

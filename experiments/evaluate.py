@@ -16,7 +16,6 @@ from absl import flags
 
 from experiments import flags as cli
 from experiments.display import bar
-from experiments.places import require_writable
 from prunejax.config import Config, Data, UserError, load_config, override, validate
 from prunejax.config.counts import counted
 from prunejax.config.errors import in_one_line
@@ -153,12 +152,6 @@ def _plan(run_dir: "Path") -> Plan:
 
     plan = hosts.on_all_processes(find)
     hosts.require_same(f"what is to be measured in {run_dir}", str(plan.pending))
-
-    def check() -> None:
-        if plan.pending and hosts.is_first():
-            require_writable([run_dir / "measures"])
-
-    hosts.on_all_processes(check)
     return plan
 
 

@@ -1,7 +1,6 @@
 """The command line that all scripts share: flags, and one-line errors with exit code 2."""
 
 import os
-import signal
 import sys
 import traceback
 import warnings
@@ -15,7 +14,6 @@ from etils import epath
 from pydantic import ValidationError
 
 from experiments import process
-from experiments.places import expanded
 from experiments.presets import PRESETS
 from experiments.registry import BUILT_IN, find_experiment, load_study
 from experiments.start import HOSTS, start_jax
@@ -81,7 +79,7 @@ _DEFINITIONS: dict[str, tuple] = {
     "distributed": (
         _SWITCH,
         False,
-        "This is one of several processes; Slurm or the TPU pod says which.",
+        "This is one of several processes; Slurm, Open MPI or the TPU pod says which.",
     ),
     "coordinator_address": (
         _TEXT,
@@ -96,33 +94,23 @@ _DEFINITIONS: dict[str, tuple] = {
     ),
     "process_id": (_INTEGER, None, "Number of this process, from 0.", 0),
     "tensorboard": (_SWITCH, False, "Also write logs for TensorBoard."),
-    "nodes": (_INTEGER, 1, "Nodes of each job.", 1),
-    "gpus": (_INTEGER, 0, "GPUs of each node.", 0),
-    "tasks": (_INTEGER, None, "Processes of each node. Default: one for each GPU.", 1),
-    "cpus": (_INTEGER, None, "Cores of each process. Default: Slurm's.", 1),
-    "time": (_TEXT, None, "Time limit of each job, as Slurm has it. Default: Slurm's."),
-    "grace_s": (_INTEGER, 300, "Seconds before its time limit at which a job starts to save.", 1),
-    "partition": (_TEXT, None, "Slurm's partition. Default: Slurm's."),
-    "account": (_TEXT, None, "Slurm's account. Default: Slurm's."),
-    "print": (
-        _SWITCH,
-        False,
-        "Show the script and the commands; write and submit nothing.",
-    ),
     "measure": (
         _SWITCH,
         False,
         "First measure what is missing or outdated, as experiments.evaluate does.",
     ),
-    "dataset": (_TEXT, None, "A TFDS data set's name."),
 }
 """Of each flag what defines it, its default, its help, and of a number the least."""
 RENAMED = {"begins": "starts"}
 """Flags of version 0.2.0, and what they are called now."""
-REQUIRED = ("experiment", "preset", "dataset")
+REQUIRED = ("experiment", "preset")
 PATHS = ("workdir", "data_dir")
 """Flags whose value is a path, in which `~` is the home directory."""
-CHOICES = (
+TRAINING = (
+    "workdir",
+    "data_dir",
+    "dry_run",
+    "devices",
     "study",
     "preset",
     "models",
@@ -132,9 +120,9 @@ CHOICES = (
     "set",
     "deterministic",
     "tensorboard",
+    *HOSTS,
 )
-"""Flags that say what is trained and how."""
-TRAINING = ("workdir", "data_dir", "dry_run", "devices", *CHOICES, *HOSTS)
+"""The flags of commands that train."""
 
 
 class Stopped(Exception):
@@ -158,7 +146,8 @@ def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[st
         try:
             rest = FLAGS(_with_values(argv))[1:]
             for name in set(PATHS) & set(names):
-                FLAGS[name].value = expanded(f"--{name}", FLAGS[name].value)
+                path = FLAGS[name].value
+                FLAGS[name].value = path and os.path.expanduser(str(path))
         except flags.UnrecognizedFlagError as error:
             if error.flagname in RENAMED:
                 _fail(f"--{error.flagname} is called --{RENAMED[error.flagname]} now")
@@ -174,15 +163,12 @@ def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[st
         try:
             if "workdir" in names:
                 start_jax(names, computes)
-            with process.interruptible():
-                main()
+            main()
         except UserError as error:
             _fail(str(error))
         except Stopped as stopped:
             print(stopped, file=sys.stderr)
             sys.exit(process.STOPPED)
-        except KeyboardInterrupt as interrupted:
-            process.leave(getattr(interrupted, "number", signal.SIGINT))
         except OSError as error:
             _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
         except (RuntimeError, ValueError):  # what the transports raise when another process dies
@@ -234,7 +220,7 @@ def _print_help(doc: str, example: str, names: tuple[str, ...]) -> None:
     gibibytes = " and ".join(f"{most / 2**30:.3g}" for most in MOST_BYTES.values())
     print(
         f"\nDecoded data sets and compiled programs are kept in {cache_dir()},\n"
-        f"up to {gibibytes} GiB; ./launch.sh clean deletes them."
+        f"up to {gibibytes} GiB; it may be deleted at any time."
     )
 
 
@@ -313,15 +299,6 @@ def _sparsities(texts: list[str]) -> tuple[float, ...]:
         return tuple(float(text) for text in texts)
     except ValueError:
         raise UserError(f"--sparsities={','.join(texts)}: numbers separated by commas") from None
-
-
-def given(*names: str) -> list[str]:
-    """Those of the named flags that were given, as arguments again."""
-    arguments = []
-    for name in names:
-        if FLAGS[name].present:
-            arguments += FLAGS[name].serialize().split("\n")
-    return arguments
 
 
 def load_data(config: Data) -> "Dataset":

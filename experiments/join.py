@@ -6,13 +6,13 @@ A measure that some parts lack is of the others' seeds only, which is said.
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 from absl import flags
 from etils import epath
 
 from experiments import flags as cli
-from experiments.places import expanded, require_writable
 from prunejax.config import UserError
 from prunejax.config.counts import counted
 
@@ -24,7 +24,7 @@ def main() -> None:
     from prunejax.measures.joined import join, read_part, write_joined
 
     cli.study()  # whose module may add measures
-    sources = [epath.Path(str(expanded("--parts", part))) for part in FLAGS.parts or []]
+    sources = [epath.Path(os.path.expanduser(part)) for part in FLAGS.parts or []]
     if len(sources) < 2:
         raise UserError("--parts: name at least two work directories, separated by commas")
     names = _common_names(sources)
@@ -35,7 +35,6 @@ def main() -> None:
             raise UserError(f"{target} is there already; use another --workdir, or delete it")
     # All are read and compared before the first is written.
     runs = [join([read_part(source / name) for source in sources]) for name in names]
-    require_writable([workdir, *targets])
     with _staging(workdir) as staging:
         for run, name in zip(runs, names, strict=True):
             write_joined(run, staging / name)

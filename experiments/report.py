@@ -8,7 +8,6 @@ from etils import epath
 from experiments import evaluate
 from experiments import flags as cli
 from experiments.paper import PUBLISHED
-from experiments.places import require_writable
 from prunejax.config import UserError
 
 FLAGS = flags.FLAGS
@@ -19,16 +18,9 @@ def main() -> None:
     workdir = cli.workdir()
     if FLAGS.set and not FLAGS.measure:
         raise UserError("--set: a report takes no settings, measures do; add --measure")
-    require_writable(directories(workdir))
     if FLAGS.measure:
         evaluate.main()
     print(f"report: {report(workdir)}")
-
-
-def directories(workdir: epath.Path) -> list[epath.Path]:
-    """Where a report writes."""
-    place = workdir / "report"
-    return [place, place / "tables", place / "figures"]
 
 
 def report(workdir: epath.Path) -> os.PathLike[str]:

@@ -9,11 +9,9 @@ from absl import flags
 
 from experiments import flags as cli
 from experiments.evaluate import evaluate
-from experiments.places import require_writable
 from experiments.plan import print_plan
-from experiments.report import directories, report
+from experiments.report import report
 from experiments.train import train
-from prunejax.config import Config, UserError, load_config, override
 
 FLAGS = flags.FLAGS
 
@@ -37,7 +35,6 @@ def main() -> None:
         hours = sum(seconds) / 3600
         print(f"the whole study: about {hours:.3g} hours, measures not included")
         return
-    hosts.on_all_processes(partial(_require_writable, resolved))
     run_dirs = [cli.workdir() / config.experiment.name for config in configs]
     for config in configs:
         train(config, dataset)
@@ -47,35 +44,6 @@ def main() -> None:
         return str(report(cli.workdir())) if hosts.is_first() else ""
 
     print(f"report: {hosts.on_all_processes(write_report)}")
-
-
-def _require_writable(configs: list[Config]) -> None:
-    """Refuses now what could not be written after hours of work."""
-    from prunejax.training import hosts
-
-    if not hosts.is_first():
-        return
-    require_writable(directories(cli.workdir()))
-    for config in configs:
-        run_dir = cli.workdir() / config.experiment.name
-        try:
-            require_writable([run_dir, run_dir / "checkpoints", run_dir / "measures"])
-        except UserError:
-            if not _is_complete(config):
-                raise
-
-
-def _is_complete(config: Config) -> bool:
-    """Whether nothing is left to be done for a run."""
-    from prunejax.measures.evaluation import outdated
-    from prunejax.runs import load_provenance
-
-    run_dir = cli.workdir() / config.experiment.name
-    if not (run_dir / "config.json").exists():
-        return False
-    total = sum(load_provenance(run_dir)["stage_steps"].values())
-    trained = (run_dir / "checkpoints" / str(total)).exists()
-    return trained and not outdated(run_dir, override(load_config(run_dir), FLAGS.set))
 
 
 if __name__ == "__main__":

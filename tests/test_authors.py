@@ -40,6 +40,7 @@ from prunejax.pruning.schedules import NEVER, ScheduleSteps, gradual_updates, la
 from prunejax.training import population
 from prunejax.training.members import members_of
 from prunejax.training.optim import make_learning_rate
+from prunejax.training.spec import make_specs
 
 AUTHORS = PRESETS["cifar10_authors"]
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -227,11 +228,12 @@ def test_the_schedule_knows_the_sparsity_after_every_step(make_config, dataset):
     config = make_config("sup_gmp", models=1, log_every_steps=1)
     config = override(config, ["prune.at_multiples=true", "prune.count_from=1"])
     members = members_of(config)
+    steps = make_specs(config, dataset)["sup"].steps
     sparsities = [np.zeros(len(members))]
     for progress in population.fit(config, members, dataset):
         found = progress.metrics["sparsity"]
         for row, final in enumerate(members.sparsities.tolist()):
-            expected = expected_sparsity(config, "sup", progress.step, final)
+            expected = expected_sparsity(config, "sup", steps, progress.step, final)
             assert found[row] == pytest.approx(expected, abs=1e-3)
         sparsities.append(found)
     # The first update has the target 0; those at steps 4 and 6 of the schedule are seen.
@@ -246,10 +248,11 @@ def test_the_expected_sparsity_is_that_of_the_newest_update(make_config, at_mult
     config = make_config("sup_gmp")
     pruning = Prune(sup=Schedule(3, 24, 4), at_multiples=at_multiples, count_from=count_from)
     config = dataclasses.replace(config, prune=pruning)
-    updates = make_pruner(config, "sup").updates(schedule_steps(config, "sup"), 0.9)
+    updates = make_pruner(config, "sup").updates(schedule_steps(config, "sup", 40), 0.9)
     newest = 0.0
     for step in range(40):
-        assert expected_sparsity(config, "sup", step, 0.9) == pytest.approx(newest, abs=1e-6)
+        expected = expected_sparsity(config, "sup", 40, step, 0.9)
+        assert expected == pytest.approx(newest, abs=1e-6)
         if updates.due(step):
             newest = float(updates.target(step))
     assert newest == pytest.approx(0.9, abs=0.01)

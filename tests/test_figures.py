@@ -371,7 +371,7 @@ def test_losses_that_are_negative_or_nan_have_curves(study):
     assert axis.get_yscale() == "linear"
 
 
-def test_excluded_models_have_no_curve(study):
+def test_failed_models_have_no_curve(study):
     losses = np.array([1.0, 1, 1, 2, 4, 100])
     lines = [{"stage": "scl", "step": step, "loss": losses} for step in (1, 2)]
     lossy = study | {"scl_gmp": changed(study["scl_gmp"], failed=losses == 100)}

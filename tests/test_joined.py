@@ -11,7 +11,7 @@ from report_studies import changed, make_study, save
 from test_commands import call
 
 from experiments.join import _staging
-from prunejax.config import Config, Pruning, UserError, load_config
+from prunejax.config import Config, UserError, load_config
 from prunejax.measures import load_measures
 from prunejax.measures.joined import join, read_part, write_joined
 from prunejax.measures.store import file_of, note_failures
@@ -73,31 +73,6 @@ def test_joined_parts_are_the_whole(study, tmp_path, order):
             np.testing.assert_array_equal(values[measured], whole.arrays[array][measured])
 
 
-def test_members_with_begins_find_their_places(study, tmp_path):
-    run = study["sup_gmp"]
-    pruning = Pruning("sup", begins=(0.0, 0.5))
-    config = dataclasses.replace(
-        run.config,
-        sparsities=(0.9,),
-        experiment=dataclasses.replace(run.config.experiment, pruning=pruning),
-    )
-    # Begins stand where sparsities stood: outermost.
-    umap = run.arrays["umap"][:1]
-    whole = dataclasses.replace(
-        run,
-        config=config,
-        sparsities=np.full(2 * SEEDS, 0.9, np.float32),
-        begins=np.repeat(np.arange(2, dtype=np.int32), SEEDS),
-        arrays=dict(run.arrays) | {"umap": umap},
-        measured=dict(run.measured) | {"umap": np.ones(1, bool)},
-    )
-    parts = save_parts(tmp_path, {"sup_gmp": whole}, [0, 1, 2], [3, 4])
-    found = joined_run(parts, "sup_gmp", tmp_path / "joined")
-    np.testing.assert_array_equal(found.begins, whole.begins)
-    np.testing.assert_array_equal(found.seeds, whole.seeds)
-    np.testing.assert_array_equal(found.predictions, whole.predictions)
-
-
 def test_a_level_is_shown_by_the_lowest_seed_that_was_measured(study, tmp_path):
     parts = save_parts(tmp_path, {"sup_gmp": study["sup_gmp"]}, [0, 1], [2, 3, 4])
     other = changed(study["sup_gmp"], umap=study["sup_gmp"].arrays["umap"] + 1)
@@ -121,7 +96,7 @@ def test_curves_are_those_of_the_steps_that_all_parts_report(study, tmp_path):
     joined_run(parts, "sup_gmp", tmp_path / "joined")
     curves = load_curves(tmp_path / "joined", 2 * SEEDS)
     assert [line["step"] for line in curves] == [1, 2]
-    # The first model of each part, and no other, was frozen.
+    # The first model of each part, and no other, had failed.
     assert np.flatnonzero(np.isnan(curves[1]["loss"])).tolist() == [0, 2]
     np.testing.assert_array_equal(np.delete(curves[1]["loss"], [0, 2]), 0.5)
 
@@ -167,6 +142,7 @@ def replace_config(run_dir, **fields):
     ("seeds", "change", "told"),
     [
         (([0, 1], [1, 2]), None, "have seed 1"),
+        (([0, 1], [0, 1]), None, "have seed 0"),
         (([0, 1], [3, 4]), None, "leave out the seeds from 2 to 2"),
         (([0, 1], [2]), {"compute_dtype": "bfloat16"}, "compute_dtype: bfloat16, not float32"),
     ],
@@ -182,6 +158,16 @@ def test_what_is_not_of_one_run_is_refused(study, tmp_path, seeds, change, told)
 def test_parts_of_other_data_are_refused(study, tmp_path):
     (first,) = save_parts(tmp_path / "first", {"sup_gmp": study["sup_gmp"]}, [0, 1])
     (second,) = save_parts(tmp_path / "second", {"sup_gmp": study["sup_gmp"]}, [2], checksum="y")
+    with pytest.raises(UserError, match=r"differ \(data_checksum: y, not x\)"):
+        join([read_part(part / "sup_gmp") for part in (first, second)])
+
+
+def test_measures_of_other_data_are_refused(study, tmp_path):
+    """Of runs that have the same checksum, and so claim to be of the same images."""
+    run = study["sup_gmp"]
+    (first,) = save_parts(tmp_path / "first", {"sup_gmp": run}, [0, 1])
+    others = dataclasses.replace(run, labels=run.labels[::-1].copy())
+    (second,) = save_parts(tmp_path / "second", {"sup_gmp": others}, [2])
     with pytest.raises(UserError, match="is of different data"):
         join([read_part(part / "sup_gmp") for part in (first, second)])
 

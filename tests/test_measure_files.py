@@ -1,4 +1,4 @@
-"""The files of a run's measures: read back the same, refused by name, of this format and of 3."""
+"""The files of a run's measures: read back the same, and refused by name."""
 
 import contextlib
 import dataclasses
@@ -11,10 +11,9 @@ from prunejax.config import MeasureSettings, UserError, to_json
 from prunejax.measures import MEASURES, ArraySpec, Column, decisive_settings, load_measures
 from prunejax.measures.record import BLANK, DTYPES, Record, Subject, shape_of
 from prunejax.measures.results import RunMeasures
-from prunejax.measures.store import file_of, migrate, read, write
+from prunejax.measures.store import file_of, read, write
 
 BUILT_IN = ("calibration", "depth", "mean_quality", "predictions", "purity", "quality", "umap")
-IN_FORMAT_3 = ("predictions", "quality", "depth", "purity", "umap")
 SETTINGS = MeasureSettings(neighbors=5, umap_seed=3)
 PROBED = np.array([True, True, False, True, False, True])
 """Of three seeds at two sparsities, of which model 4 diverged, two each."""
@@ -289,109 +288,6 @@ def test_a_measure_that_nobody_registered_is_read_by_its_file_alone(run_dir):
     assert "has an array 'mine' that another" in load_measures(run_dir).failures["other"]
 
 
-# --------------------------------------------------------------------- format 3
-
-
-def write_format_3(run_dir, **changes):
-    """`measures.npz` as versions before 0.2 wrote it."""
-    content = {}
-    for name in IN_FORMAT_3:
-        content |= make_record(name, make_subject()).arrays
-    subject = make_subject()
-    for field in ("labels", "seeds", "sparsities", "class_names", "data_checksum"):
-        content[field] = getattr(subject, field)
-    content["settings"] = np.array(json.dumps(dataclasses.asdict(SETTINGS)))
-    np.savez(run_dir / "measures.npz", allow_pickle=True, **(content | changes))
-    return run_dir / "measures.npz"
-
-
-@pytest.fixture
-def old_run(config, tmp_path):
-    """A run's directory with the measures of format 3."""
-    directory = tmp_path / "old"
-    directory.mkdir()
-    (directory / "config.json").write_text(to_json(config))
-    write_format_3(directory)
-    return directory
-
-
-def test_measures_of_format_3_are_read(old_run, config):
-    run = load_measures(old_run)
-    assert list(run.failures) == ["calibration"]
-    assert run.config == dataclasses.replace(config, measure=SETTINGS)
-    assert run.failed.tolist() == [False] * 4 + [True, False]
-    for name in IN_FORMAT_3:
-        record = make_record(name, make_subject())
-        for array, values in record.arrays.items():
-            np.testing.assert_array_equal(run.values(array), values)
-            np.testing.assert_array_equal(run.measured[array], record.measured)
-    # It has no file of its own in that format.
-    np.testing.assert_array_equal(run.values("mean_q"), run.values("q").mean(1))
-    np.testing.assert_array_equal(run.measured["mean_q"], run.measured["q"])
-
-
-def test_migrated_measures_are_the_same_and_the_old_file_is_gone(old_run):
-    before = load_measures(old_run)
-    written = migrate(old_run)
-    assert {path.stem for path in written} == {*IN_FORMAT_3, "mean_quality"}
-    assert not (old_run / "measures.npz").exists()
-    after = load_measures(old_run)
-    assert after.config == before.config
-    assert after.columns == before.columns
-    assert after.failures == before.failures
-    for name, values in before.arrays.items():
-        np.testing.assert_array_equal(after.values(name), values)
-        np.testing.assert_array_equal(after.measured[name], before.measured[name])
-    with pytest.raises(UserError, match=r"measures\.npz is missing"):
-        migrate(old_run)
-
-
-def test_where_both_exist_the_new_files_are_taken(old_run):
-    newer = make_record("purity", make_subject())
-    newer = dataclasses.replace(newer, arrays={"purity": newer.arrays["purity"] / 2})
-    write(newer, old_run)
-    run = load_measures(old_run)
-    np.testing.assert_array_equal(run.values("purity"), newer.arrays["purity"])
-    assert run.has("depth")
-    assert file_of(old_run, "purity") not in migrate(old_run)
-    np.testing.assert_array_equal(load_measures(old_run).values("purity"), run.values("purity"))
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("q", np.zeros((6, 59), np.float32), "q is float32 [6, 59], which does not fit"),
-        ("seeds", np.zeros(5, np.int32), "does not fit the other arrays"),
-        ("umap", np.zeros((1, 60, 2), np.float32), "does not fit"),
-        ("labels", np.zeros(60, np.float32), "labels is float32"),
-        ("predictions", np.full((6, 60), 10, np.int32), "predictions holds values that cannot be"),
-        ("sparsities", np.full(6, np.nan, np.float32), "sparsities holds values that cannot be"),
-        ("depth", np.full((6, 60), 2**15 + 1, np.int32), "depth holds values that cannot be"),
-        ("l1", np.float32(1), "measures.npz: "),
-        ("depth", np.int32(1), "measures.npz: "),
-        ("umap", np.float32(1), "measures.npz: "),
-        ("settings", np.array("{}{"), "settings are not those of this version"),
-        ("settings", np.array(json.dumps({"k": 3})), "settings are not those of this version"),
-        ("class_names", np.array([object()] * 10), "Object arrays cannot be loaded"),
-    ],
-)
-def test_wrong_arrays_of_format_3_are_refused(old_run, name, value, message):
-    write_format_3(old_run, **{name: value})
-    with pytest.raises(UserError) as refused:
-        load_measures(old_run)
-    assert message in str(refused.value)
-    assert "\n" not in str(refused.value)
-
-
-def test_a_damaged_file_of_format_3_costs_what_has_no_newer_one(old_run):
-    write(make_record("predictions", make_subject()), old_run)
-    path = old_run / "measures.npz"
-    path.write_bytes(path.read_bytes()[:-100])
-    run = load_measures(old_run)
-    assert set(run.failures) == {*BUILT_IN} - {"predictions"}
-    assert "measures.npz cannot be read" in run.failures["depth"]
-
-
 # ------------------------------------------------------------------ what a report reads
 
 
@@ -400,7 +296,7 @@ def run(run_dir):
     return load_measures(run_dir)
 
 
-def test_the_models_of_one_level_come_without_those_that_are_excluded(run):
+def test_the_models_of_one_level_come_without_those_that_failed(run):
     assert run.levels == [0.5, 0.9]
     cell = run.at(0.9)
     assert cell.levels == [0.9]

@@ -364,34 +364,6 @@ def test_a_missing_a_damaged_and_a_measure_of_another_version_are_made_again(
         np.testing.assert_array_equal(found.values(name), measures.values(name))
 
 
-def test_what_the_one_file_of_format_3_holds_is_not_measured_again(
-    trained, dataset, run_dir, measures, calls, tmp_path
-):
-    (tmp_path / "config.json").write_text(to_json(trained.config))
-    content = {
-        name: array for name, array in measures.arrays.items() if name not in ("ece", "mean_q")
-    }
-    np.savez(
-        tmp_path / "measures.npz",
-        allow_pickle=False,
-        **content,
-        labels=measures.labels,
-        seeds=measures.seeds,
-        sparsities=measures.sparsities,
-        class_names=np.array(measures.class_names),
-        data_checksum=np.array(measures.data_checksum),
-        settings=np.array(json.dumps(dataclasses.asdict(SETTINGS))),
-    )
-    found = evaluate(trained, dataset, tmp_path, SETTINGS)
-    assert set(calls) == {"calibration"}
-    assert [path.name for path in (tmp_path / "measures").iterdir()] == ["calibration.npz"]
-    for run in (found, load_measures(tmp_path)):
-        assert run.failures == {}
-        assert run.failed.tolist() == measures.failed.tolist()
-        for name, array in measures.arrays.items():
-            np.testing.assert_array_equal(run.values(name), array)
-
-
 def test_measures_of_other_models_are_made_again(trained, dataset, run_dir, calls, tmp_path):
     copy = copy_of(run_dir, tmp_path)
     others = dataclasses.replace(trained, seeds=trained.seeds + 1)

@@ -1,6 +1,8 @@
 """Rules about the source itself."""
 
 import ast
+import importlib
+import inspect
 from pathlib import Path
 
 import pytest
@@ -21,8 +23,8 @@ def imported_modules(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def room_of(module):
-    """The room of `prunejax.room.module`, or None for other modules."""
+def package_of(module):
+    """The package in `prunejax.package.module`, or None for other modules."""
     parts = module.split(".")
     return parts[1] if parts[0] == "prunejax" and len(parts) > 1 else None
 
@@ -32,29 +34,29 @@ def relative(path):
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_imports_run_only_down_the_list_of_rooms(path):
-    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    if room in ("__init__", *prunejax.PUBLIC):
+def test_imports_run_only_down_the_list_of_packages(path):
+    package = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if package == "__init__":
         return
-    allowed = prunejax.ROOMS[: prunejax.ROOMS.index(room) + 1]
-    if room == "config":
+    allowed = prunejax.PACKAGES[: prunejax.PACKAGES.index(package) + 1]
+    if package == "config":
         allowed = ("config",)
-    if room == "registry":
+    if package == "registry":
         allowed = ("config", "registry")
-    found = {room_of(module) for module in imported_modules(path)} & {*prunejax.ROOMS}
+    found = {package_of(module) for module in imported_modules(path)} & {*prunejax.PACKAGES}
     assert found <= set(allowed)
 
 
-def test_every_module_is_in_a_room():
-    rooms = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in SOURCES}
-    assert rooms == {*prunejax.ROOMS, *prunejax.PUBLIC, "__init__"}
+def test_every_module_is_in_a_package():
+    packages = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in SOURCES}
+    assert packages == {*prunejax.PACKAGES, "__init__"}
 
 
-@pytest.mark.parametrize("room", prunejax.ROOMS)
-def test_every_room_says_what_it_is_for(room):
-    path = PACKAGE / room / "__init__.py"
+@pytest.mark.parametrize("package", prunejax.PACKAGES)
+def test_every_package_says_what_it_is_for(package):
+    path = PACKAGE / package / "__init__.py"
     if path.parent.is_dir():
-        assert ast.get_docstring(ast.parse(path.read_text())).startswith(f"Room `{room}`")
+        assert ast.get_docstring(ast.parse(path.read_text())).startswith(f"Package `{package}`")
 
 
 def test_the_package_knows_nothing_of_the_scripts():
@@ -92,8 +94,8 @@ def test_lines_and_files_stay_readable():
 
 
 PUBLIC = {
-    "losses": ["cross_entropy", "supcon"],
-    "prune": [
+    "methods": ["cross_entropy", "supcon"],
+    "pruning": [
         "polynomial_schedule",
         "is_prune_step",
         "init_masks",
@@ -102,17 +104,58 @@ PUBLIC = {
         "layerwise_masks",
         "global_masks",
     ],
-    "metrics": ["accuracy", "modal_class", "pruning_identified_exemplars", "q_score"],
-    "neighbors": ["knn_predict", "prediction_depth"],
-    "models": ["WideResNet"],
+    "measures": [
+        "accuracy",
+        "modal_class",
+        "pruning_identified_exemplars",
+        "q_score",
+        "knn_predict",
+        "prediction_depth",
+    ],
+    "nn": ["WideResNet", "make_networks"],
+}
+"""Functions and classes by the package that they are imported from."""
+REGISTRIES = {
+    "data": ["SOURCES"],
+    "nn": ["ARCHITECTURES"],
+    "methods": ["METHODS"],
+    "pruning": ["SCORES", "ALLOCATIONS"],
+    "measures": ["MEASURES"],
 }
 
 
-@pytest.mark.parametrize("module", PUBLIC)
-def test_public_names_are_those_of_the_rooms(module):
-    for name in PUBLIC[module]:
-        public = getattr(getattr(prunejax, module), name)
-        assert public.__module__.startswith("prunejax.")
-        assert public.__module__ != f"prunejax.{module}"
-    assert callable(prunejax.run)
-    assert callable(prunejax.load_population)
+def discover_all_registries():
+    """Imports every module with an entry, which sets the module's name in its package."""
+    for package, names in REGISTRIES.items():
+        for name in names:
+            assert list(getattr(getattr(prunejax, package), name))
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_public_names_are_functions_and_classes_of_their_packages(package):
+    """And no modules of the same name, also after all entries were looked up."""
+    module = importlib.import_module(f"prunejax.{package}")
+    before = {name: getattr(module, name) for name in PUBLIC[package]}
+    discover_all_registries()
+    for name, public in before.items():
+        assert inspect.isfunction(public) or inspect.isclass(public)
+        assert public.__module__.startswith(f"prunejax.{package}.")
+        assert getattr(module, name) is public
+        assert name in module.__all__
+
+
+def test_a_population_is_run_and_loaded_by_functions_of_prunejax():
+    discover_all_registries()
+    for name in ("run", "load_population"):
+        public = getattr(prunejax, name)
+        assert inspect.isfunction(public)
+        assert public.__module__.startswith("prunejax.runs.")
+        assert name in prunejax.__all__
+
+
+@pytest.mark.parametrize("package", prunejax.PACKAGES)
+def test_what_a_package_exports_is_there_and_no_module(package):
+    module = importlib.import_module(f"prunejax.{package}")
+    discover_all_registries()
+    for name in getattr(module, "__all__", ()):
+        assert not inspect.ismodule(getattr(module, name)), name

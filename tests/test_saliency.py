@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from naive_pruning import assert_equal_trees, naive_masks, naive_updates, tree
 
-from prunejax import pruning
 from prunejax.config import Experiment, Pruning, Schedule, UserError
-from prunejax.pruning import SCORES, make_pruner
+from prunejax.pruning import SCORES, convolution_and_head_kernels, init_masks, make_pruner
 from prunejax.training import population, programs
 from prunejax.training.members import members_of
 from prunejax.training.spec import check, make_batch, make_specs
@@ -103,7 +102,7 @@ def naive_layerwise(scores, masks, target):
     """The masks of the kernels after an update, in NumPy."""
 
     def update(path, leaf, mask):
-        if not pruning.convolution_and_head_kernels(path, mask):
+        if not convolution_and_head_kernels(path, mask):
             return mask
         return naive_masks(np.asarray(leaf), mask, target)
 
@@ -222,7 +221,7 @@ def test_a_head_stage_with_a_schedule_prunes_the_head_by_its_gradients(
     params = tree()
     gradients = {"head": jax.tree.map(np.ones_like, params["head"])}
     pruner = make_pruner(config, "head")
-    masks = pruner.update(params, pruning.init_masks(params), 0.5, KEY, gradients)[1]
+    masks = pruner.update(params, init_masks(params), 0.5, KEY, gradients)[1]
     kernel = params["head"]["Dense_0"]["kernel"]
     expected = naive_masks(np.abs(kernel), np.ones(kernel.shape, bool), 0.5)
     np.testing.assert_array_equal(masks["head"]["Dense_0"]["kernel"], expected)
@@ -255,4 +254,4 @@ def test_without_gradients_nothing_is_pruned_in_silence(make_saliency_config):
     params = tree()
     update = partial(make_pruner(make_saliency_config(), "sup").update, params)
     with pytest.raises(UserError, match="encoder/conv/kernel has none"):
-        update(pruning.init_masks(params), 0.5, KEY)
+        update(init_masks(params), 0.5, KEY)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import ttest_ind
 
-from prunejax.measures import statistics
+from prunejax.report import statistics
 
 PREDICTIONS = hnp.arrays(
     np.int32, st.tuples(st.integers(1, 6), st.just(8)), elements=st.integers(0, 3)

@@ -7,8 +7,7 @@ import pytest
 from report_studies import BYO, OUTSIDERS, SUP, changed, make_run, make_study
 
 from prunejax.config import Experiment, Pruning, Schedule
-from prunejax.measures import statistics
-from prunejax.report import make_tables
+from prunejax.report import make_tables, statistics
 from prunejax.report.hyperparameters import table_2
 from prunejax.report.paper_tables import table_3
 from prunejax.report.table import Cell, Table

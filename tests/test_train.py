@@ -10,7 +10,8 @@ import pytest
 from conftest import EXPERIMENTS
 
 from experiments.presets import PRESETS
-from prunejax import methods, pruning
+from prunejax import methods
+from prunejax import pruning as prune
 from prunejax.config import Execution, Schedule, SupCon, from_json, override, to_json
 from prunejax.training import population, programs
 from prunejax.training import step as single
@@ -361,7 +362,7 @@ def assert_exact_counts(state, step):
     last_update = max((update for update in UPDATES if update <= step), default=0)
     along = np.clip((last_update - 1) / 5, 0, 1)
     for path, mask in jax.tree_util.tree_leaves_with_path(state.masks):
-        if not pruning.convolution_and_head_kernels(path, mask[0]):
+        if not prune.convolution_and_head_kernels(path, mask[0]):
             assert mask.all()
             continue
         for member, final in enumerate([0.5, 0.5, 0.9, 0.9]):
@@ -381,12 +382,13 @@ def lookup(tree, path):
 def test_one_shot_prunes_once_globally_then_keeps_the_masks(make_config, dataset):
     dense = fit(make_config("sup_dense"), dataset)[-1].state
     config = make_config("sup_one_shot")
-    start = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), dense)
-    end = fit(config, dataset, state=start)[-1]
+    start = jax.tree.map(lambda leaf: np.concatenate([leaf, leaf]), dense)
+    pruned = population.initial_state(config, members_of(config), dataset, start)
+    end = fit(config, dataset, state=pruned)[-1]
 
     @jax.vmap
     def globally(params, masks, sparsity):
-        return pruning.global_masks(params, masks, sparsity, pruning.convolution_and_head_kernels)
+        return prune.global_masks(params, masks, sparsity, prune.convolution_and_head_kernels)
 
     expected = globally(start.params, start.masks, members_of(config).sparsities)
     jax.tree.map(np.testing.assert_array_equal, end.state.masks, expected)
@@ -422,7 +424,7 @@ def test_head_schedule_prunes_the_head_of_a_contrastive_model(make_config, datas
     assert (~head["kernel"]).sum() == 2 * round(0.5 * 640)
     assert head["bias"].all()
     encoder = states["scl"].masks["encoder"]
-    assert 0.49 < pruning.sparsity(encoder, lambda path, leaf: path[-1].key == "kernel") < 0.5
+    assert 0.49 < prune.sparsity(encoder, lambda path, leaf: path[-1].key == "kernel") < 0.5
     jax.tree.map(np.testing.assert_array_equal, masks["encoder"], encoder)
 
 

@@ -7,7 +7,8 @@ import pytest
 from report_studies import OUTSIDERS, SUP, changed, make_run, make_study, with_measure
 
 from prunejax.config import Experiment, Pruning
-from prunejax.measures import Column, statistics
+from prunejax.measures import Column
+from prunejax.report import statistics
 from prunejax.report.comparison import answer, comparison, overlap
 from prunejax.report.intervals import intervals
 from prunejax.report.opening import opening
@@ -101,7 +102,7 @@ def test_a_value_that_is_not_finite_is_said_to_be(study):
     assert table.rows[0][-1].text == "not finite"
 
 
-def test_excluded_models_are_counted(study):
+def test_failed_models_are_counted(study):
     lossy = study | {"scl_gmp": changed(study["scl_gmp"], failed=np.arange(6) == 5)}
     row = find(intervals(lossy), "SCL / GMP", "90")
     assert row[2].all == "2 (of 3; the others diverged or collapsed)"

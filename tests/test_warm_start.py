@@ -35,7 +35,7 @@ FROM_ZERO = Execution(warm_start=False)
 
 @pytest.fixture(scope="session")
 def make_run(make_config):
-    """`make_run(experiment, start, **fields)`: four epochs of four steps, pruned over three steps."""
+    """`make_run(experiment, start, **fields)`: four epochs of four steps, pruned over three."""
 
     def make(experiment, start=None, **fields):
         if isinstance(experiment, str):
@@ -163,7 +163,7 @@ def count_member_steps(monkeypatch):
 
 
 def test_a_sweep_trains_only_what_follows_each_start(make_run, dataset, workdir, monkeypatch):
-    """Two seeds on two devices, so that no model is padding; the shared prefix is the dense run's."""
+    """Two seeds on two devices, so that no model is padding."""
     calls = count_member_steps(monkeypatch)
     for start in STARTS:
         run_at(make_run(SUP_WHEN, start), dataset, workdir)

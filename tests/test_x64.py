@@ -54,13 +54,13 @@ def test_a_process_under_other_switches_trains_restores_and_measures_the_same_bi
     ours = outcome(tmp_path / "ours", config, dataset)
     assert {"state", "predictions", "q", "depth"} <= ours.keys()
     (tmp_path / "config.json").write_text(to_json(config))
-    cache = {
+    compiled = {
         "JAX_COMPILATION_CACHE_DIR": str(cache.cache_dir() / "xla"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
     }
     done = subprocess.run(
         [sys.executable, __file__, str(tmp_path)],
-        env=os.environ | SWITCHES | cache,
+        env=os.environ | SWITCHES | compiled,
         capture_output=True,
         text=True,
     )

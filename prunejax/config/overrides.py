@@ -33,8 +33,9 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
                 f"--set={assignment}: expected FIELD=VALUE, for instance --set=optim.momentum=0.8"
             )
         path = path.strip()
-        if path in RENAMED:
-            raise UserError(f"--set={assignment}: {path} is called {RENAMED[path]} now")
+        for old, new in RENAMED.items():
+            if path == old or path.startswith(f"{old}."):
+                raise UserError(f"--set={assignment}: {old} is called {new} now")
         config = _assign(config, path.split("."), text.strip(), assignment)
         assigned.add(path)
     if config.data.name != before and not assigned & {"data.mean", "data.std"}:

@@ -97,7 +97,7 @@ def _find(name: str, data_dir: str | None) -> Any:  # noqa: ANN401
 
 
 def _prepare_command(name: str, data_dir: str | None) -> str:
-    command = f"pip install -e '.[prepare]' && python -m experiments.prepare --dataset={name}"
+    command = f"./launch.sh prepare {name}"
     if data_dir:
         command += f" --data_dir={shlex.quote(data_dir)}"
     return command

@@ -1,4 +1,4 @@
-"""Room `methods`: how models are trained.
+"""Package `methods`: how models are trained.
 
 Losses, augmentation, and the plug-in it is open to: a training `Method` (label, colour, stages,
 views, loss), one file each: `sup`, `scl`, `simclr`.

@@ -1,4 +1,4 @@
-"""Room `report`: the measures of a work directory's runs -> tables, figures and one HTML page.
+"""Package `report`: the measures of a work directory's runs -> tables, figures and one HTML page.
 
 It opens no entry of its own: `study` asks the runs' configurations what they are, so that methods,
 ways of pruning and measures of any number and name appear in every table and figure. `make_tables`

@@ -160,7 +160,8 @@ def _first_restorable(
         if damaged:
             reasons = [f"checkpoint {step} is damaged ({why})" for step, why in damaged.items()]
             warnings.warn(
-                f"{run_dir}: {'; '.join(reasons)}; checkpoint {restored.step} is taken instead",
+                f"{run_dir}: {'; '.join(reasons)}; checkpoint {restored.step} is taken instead, and "
+                "when training goes on the other is renamed <step>.damaged",
                 stacklevel=6,
             )
         return dataclasses.replace(restored, damaged=tuple(damaged))
@@ -207,7 +208,6 @@ def set_aside(run_dir: Path, damaged: tuple[int, ...]) -> None:
         while target.exists():
             target = target.with_name(f"{target.name}.again")
         step_dir.rename(target)
-        warnings.warn(f"{run_dir}: checkpoint {step} is renamed {target.name}", stacklevel=3)
 
 
 def restore(

@@ -42,9 +42,10 @@ def join_runs(directories: Sequence[Path]) -> JoinedRun:
         UserError: if they are not parts of one run, or one cannot be read.
     """
     configs = {directory: load_config(directory) for directory in directories}
-    in_order = _in_order(configs)
+    in_order = _in_order(directories, configs)
     config = configs[in_order[0]]
-    config = dataclasses.replace(config, models=sum(part.models for part in configs.values()))
+    models = sum(configs[directory].models for directory in in_order)
+    config = dataclasses.replace(config, models=models)
     members = members_of(config)
     rows = [_rows(members, members_of(configs[directory])) for directory in in_order]
     return JoinedRun(
@@ -69,13 +70,13 @@ def write_run(joined: JoinedRun, directory: Path) -> None:
     write_whole(directory / "config.json", to_json(joined.config))
 
 
-def _in_order(configs: dict[Path, Config]) -> list[Path]:
+def _in_order(directories: Sequence[Path], configs: dict[Path, Config]) -> list[Path]:
     """The parts by their seeds.
 
     Raises:
         UserError: if they differ in anything else, or their seeds overlap or leave some out.
     """
-    in_order = sorted(configs, key=lambda directory: configs[directory].seed)
+    in_order = sorted(directories, key=lambda directory: configs[directory].seed)
     first = in_order[0]
     for before, part in itertools.pairwise(in_order):
         both = f"{before} and {part}"
