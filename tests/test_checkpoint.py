@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import prunejax
-from experiments.studies.paper import SCL_GMP
 from prunejax import data, runs
 from prunejax.config import Pruning, UserError, differences, override
 from prunejax.measures import evaluate

@@ -65,7 +65,10 @@ def fell_back(run_dir, whole):
     return True
 
 
-def harmed(content, harm, bits=random.Random(SEED)):
+BITS = random.Random(SEED)
+
+
+def harmed(content, harm, bits=BITS):
     content = bytearray(content)
     if harm == "truncated":
         return content[: len(content) // 2]
@@ -134,6 +137,15 @@ def test_training_renames_a_damaged_checkpoint_and_trains_its_steps_again(
         assert_equal(runs.load_population(run_dir).state, whole.state)
 
 
+@pytest.mark.filterwarnings(CANCELLED)
+def test_without_a_checkpoint_that_can_be_restored_it_is_refused(run_dir):
+    for step in ("7", "8"):
+        shutil.rmtree(run_dir / "checkpoints" / step / "state")
+    message = r"no checkpoint can be restored: checkpoint 8 \(.*; checkpoint 7 \("
+    with pytest.raises(UserError, match=message):
+        runs.load_population(run_dir)
+
+
 # -------------------------------------------------------------------------- what is no damage
 
 
@@ -190,7 +202,7 @@ def test_a_file_that_the_disk_refuses_is_no_damage(run_dir, monkeypatch, config,
     monkeypatch.setattr(note, "read_arrays", unreadable(ValueError("PERMISSION_DENIED")))
     monkeypatch.setattr(epath.Path(refused).__class__, "read_bytes", read)
     before = files(run_dir)
-    with pytest.raises(UserError, match="checkpoint 8 cannot be read: Permission denied$"):
+    with pytest.raises(UserError, match=r"checkpoint 8 cannot be read: Permission denied$"):
         runs.run(config, dataset, run_dir)
     monkeypatch.undo()
     assert files(run_dir) == before

@@ -84,7 +84,7 @@ def test_two_processes_train_and_measure_as_one(tmp_path, alone):
     assert codes == [0, 0], said
     assert ["trained 2 models" in text for text in said] == [True, False]
     assert_close(run_dir, alone / "sup_dense")
-    checkpoint = run_dir / "checkpoints" / "4"  # besides that of step 1, from where others fork
+    checkpoint = run_dir / "checkpoints" / "4"  # with that of step 1, for warm starts
     written = {path.name for path in (checkpoint / "state").glob("ocdbt*")}
     assert written == {"ocdbt.process_0", "ocdbt.process_1"}
     assert (run_dir / "metrics.jsonl").read_text().count("\n") == 4
@@ -104,14 +104,42 @@ def test_two_processes_train_and_measure_as_one(tmp_path, alone):
             np.testing.assert_array_equal(ours, theirs)
 
 
-def test_two_processes_train_a_sweep_over_begins_as_one(tmp_path):
-    """Its trunk first, then members that are forked from it and wait for each other."""
-    sweep = ["--study=when", "--experiment=sup_when", "--begins=0.0,0.25,2", *TINY]
+def test_two_processes_start_warm_as_one_does(tmp_path):
+    """The dense run first, as far as it is needed."""
+    sweep = ["--study=when", "--experiment=sup_when_2", "--starts=2", *TINY]
     assert call("train", f"--workdir={tmp_path / 'one'}", *sweep).returncode == 0
     codes, said = Job("train", 2, tmp_path / "two", sweep).wait()
     assert codes == [0, 0], said
     assert "first its dense models, sup_dense, to step 2" in said[0]
-    assert_close(tmp_path / "two" / "sup_when", tmp_path / "one" / "sup_when")
+    assert "warm start of 2 models from sup_dense at step 2" in said[0]
+    assert_close(tmp_path / "two" / "sup_when_2", tmp_path / "one" / "sup_when_2")
+
+
+def test_open_mpi_starts_the_processes(tmp_path, alone):
+    """JAX reads from the environment who they are."""
+    if shutil.which("mpirun") is None:
+        pytest.skip("no Open MPI here")
+    line = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-np", "2"]
+    line += command("train", f"--workdir={tmp_path / 'runs'}", *DENSE, "--distributed")
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
+    done = subprocess.run(
+        line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("trained 2 models") == 1
+    assert_close(tmp_path / "runs" / "sup_dense", alone / "sup_dense")
+
+
+def test_a_directory_that_is_not_shared_is_refused(tmp_path, monkeypatch):
+    """Otherwise the processes would wait for one another when they save."""
+    from prunejax.config import UserError
+    from prunejax.runs import directory
+
+    (tmp_path / "provenance.json").write_text("of another session")
+    monkeypatch.setattr(directory.hosts, "SILENCE_S", 0)
+    monkeypatch.setattr(directory.hosts, "gather_texts", lambda text: ["of this session", text])
+    with pytest.raises(UserError, match="does not see what process 0 writes"):
+        directory._require_shared(tmp_path)
 
 
 def test_four_processes_share_one_models_batch(tmp_path):

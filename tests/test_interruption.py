@@ -11,14 +11,14 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
-import warnings
 
 import jax
 import numpy as np
 import pytest
 from signals import heeded_signals
-from test_checkpoint import assert_equal, files, run
+from test_checkpoint import files, run
 from test_commands import ROOT, TINY, call, command, leaves
 
 import prunejax
@@ -26,11 +26,7 @@ from prunejax.config import Schedule, UserError, override, to_json
 from prunejax.runs import checkpoint, directory
 from prunejax.training import population
 from prunejax.training.members import members_of
-from prunejax.training.spec import make_tasks
-
-cancelled_reads = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-"""Orbax's, after one has failed."""
-
+from prunejax.training.spec import make_specs
 
 # -------------------------------------------------------------------- kills and signals
 
@@ -149,6 +145,45 @@ def test_a_signal_saves_and_ends_with_a_code_of_its_own(tmp_path, whole, long, n
     assert_same_states(workdir, whole)
 
 
+KILLS = """
+import os, runpy, signal, sys
+from prunejax.runs import checkpoint
+
+moment, step = sys.argv[1], int(sys.argv[2])
+write = checkpoint.write
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def write_and_kill(manager, saved, state, note):
+    if saved == step and moment == "before":
+        kill()
+    write(manager, saved, state, note)
+    if saved == step and moment == "during":
+        kill()
+    if saved == step and moment == "after":
+        manager.wait_until_finished()
+        kill()
+
+checkpoint.write = write_and_kill
+sys.argv = ["train", *sys.argv[3:]]
+runpy.run_module("experiments.train", run_name="__main__")
+"""
+"""A training that kills itself at a moment of the save of a step."""
+
+
+@pytest.mark.parametrize("step", [0, 7])
+@pytest.mark.parametrize("moment", ["before", "during", "after"])
+def test_killed_at_a_moment_of_a_save_it_ends_in_the_same_bytes(
+    tmp_path, whole, long, moment, step
+):
+    line = [sys.executable, "-c", KILLS, moment, str(step), f"--workdir={tmp_path}", *long]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert call("train", f"--workdir={tmp_path}", *long).returncode == 0
+    assert_same_bytes(tmp_path, whole)
+
+
 # ------------------------------------------------------------------------------- locks
 
 
@@ -156,7 +191,7 @@ def test_a_second_process_is_refused_while_the_first_lives(tmp_path, make_config
     config = make_config("sup_dense")
     run(config, dataset, tmp_path, stop_after=1)
     run_dir = tmp_path / "sup_dense"
-    steps = population.stage_steps(make_tasks(config, dataset))
+    steps = population.stage_steps(make_specs(config, dataset))
 
     def open_run():
         return directory.open_run(run_dir, config, dataset, steps, ())
@@ -233,96 +268,12 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, whole, long):
         assert_same_bytes(workdir, whole)
 
 
-# ------------------------------------------------------------------ damaged checkpoints
-
-
 @pytest.fixture(scope="module")
 def two_checkpoints(make_config, dataset, tmp_path_factory):
     """A finished run that kept steps 7 and 8."""
     workdir = tmp_path_factory.mktemp("damage")
     run(make_config("sup_gmp", log_every_steps=1), dataset, workdir)
     return workdir / "sup_gmp"
-
-
-def newest_files(run_dir):
-    checkpoint_dir = run_dir / "checkpoints" / "8"
-    return sorted(path for path in checkpoint_dir.rglob("*") if path.is_file())
-
-
-def damage(path, harm):
-    """Makes the file what `harm` says."""
-    content = bytearray(path.read_bytes())
-    middle = len(content) // 2
-    if harm == "missing":
-        path.unlink()
-    elif harm == "truncated":
-        path.write_bytes(content[:middle])
-    elif harm == "emptied":
-        path.write_bytes(b"")
-    else:
-        content[middle] ^= 0xFF
-        path.write_bytes(content)
-
-
-def load_with_warnings(run_dir):
-    """The restored population, and what was said of damage."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        restored = prunejax.load_population(run_dir)
-    messages = [str(warning.message) for warning in caught]
-    return restored, [message for message in messages if "damaged" in message]
-
-
-@cancelled_reads
-@pytest.mark.parametrize("harm", ["truncated", "emptied", "missing", "flipped"])
-def test_whichever_file_of_a_checkpoint_is_damaged_no_wrong_number_is_restored(
-    two_checkpoints, tmp_path, harm
-):
-    """Either the file does not matter, or the checkpoint before is taken.
-
-    With a warning that names both.
-    """
-    whole = prunejax.load_population(two_checkpoints)
-    fell_back = 0
-    names = [path.relative_to(two_checkpoints) for path in newest_files(two_checkpoints)]
-    assert len(names) > 5
-    for index, name in enumerate(names):
-        run_dir = tmp_path / str(index)
-        shutil.copytree(two_checkpoints, run_dir)
-        damage(run_dir / name, harm)
-        restored, warned = load_with_warnings(run_dir)
-        if restored.step == 8:
-            assert_equal(restored.state, whole.state)
-            continue
-        fell_back += 1
-        assert restored.step == 7
-        (message,) = warned
-        assert "checkpoint 8 is damaged" in message
-        assert "checkpoint 7 is taken instead" in message
-    assert fell_back >= 5
-
-
-@cancelled_reads
-def test_a_damaged_checkpoint_is_trained_again(two_checkpoints, tmp_path, make_config, dataset):
-    whole = prunejax.load_population(two_checkpoints)
-    shutil.copytree(two_checkpoints, tmp_path / "sup_gmp")
-    shutil.rmtree(tmp_path / "sup_gmp" / "checkpoints" / "8" / "state")
-    config = make_config("sup_gmp", log_every_steps=1)
-    instead = "checkpoint 8 is damaged .* checkpoint 7 is taken instead"
-    with pytest.warns(UserWarning, match=instead):
-        again = run(config, dataset, tmp_path)
-    assert again.step == 8
-    assert_equal(again.state, whole.state)
-
-
-@cancelled_reads
-def test_without_a_checkpoint_that_can_be_read_it_is_refused(two_checkpoints, tmp_path):
-    shutil.copytree(two_checkpoints, tmp_path / "run")
-    for step in ("7", "8"):
-        shutil.rmtree(tmp_path / "run" / "checkpoints" / step / "state")
-    none_is_left = r"checkpoint 8 is damaged .*checkpoint 7 is damaged .*none is left"
-    with pytest.raises(UserError, match=none_is_left):
-        prunejax.load_population(tmp_path / "run")
 
 
 # ------------------------------------------------- checkpoints that cannot be this run's
@@ -409,7 +360,7 @@ def rewrite(run_dir, config, state):
         ),
         (
             other_format,
-            r"checkpoint 8 is of format 99, this version of prunejax reads",
+            r"checkpoint 8 is of format 99, and this version of prunejax reads 4",
         ),
     ],
 )
@@ -438,6 +389,6 @@ def test_the_schedule_knows_the_sparsity_after_every_step(
     pruning = dataclasses.replace(config.prune, head=Schedule(1, 6, 2))
     config = dataclasses.replace(config, prune=pruning)
     members = members_of(config)
-    steps = population.stage_steps(make_tasks(config, dataset))
+    steps = population.stage_steps(make_specs(config, dataset))
     for progress in population.fit(config, members, dataset):
         checkpoint._check_masks(config, steps, progress.step, members, progress.state)

@@ -1,10 +1,9 @@
-"""`launch.sh` with programs in place of Python, pip and ssh that only note how they were called."""
+"""`launch.sh` with programs in place of Python and pip that only note how they were called."""
 
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -26,10 +25,6 @@ if [[ -n ${{SAVES:-}} ]]; then
 fi
 exit "${{ENDS:-0}}"
 """
-SSH = """#!/usr/bin/env bash
-# As the other host would: in its home, and without what is set here.
-cd / && env -u JAX_SEEN -u GLIBC_TUNABLES -u ENDS ENDS="${ENDS_THERE:-0}" bash -c "$2"
-"""
 NOT_HERE = "#!/bin/sh\nexit 1\n"
 HERE = "#!/bin/sh\nexit 0\n"
 
@@ -47,8 +42,8 @@ class Checkout:
             shutil.copy(ROOT / name, self.root / name)
         python = PYTHON.format(record=self.record)
         self.write(self.root / ".venv" / "bin" / "python", python)
-        programs = {"nvidia-smi": NOT_HERE, "ssh": SSH}
-        for name in ("chromium", "slurmctld", "ruff", "pyright"):
+        programs = {"nvidia-smi": NOT_HERE, "tfds": python}
+        for name in ("chromium", "slurmctld", "mpirun", "ruff", "pyright"):
             programs[name] = HERE
         for name, text in programs.items():
             self.write(place / "bin" / name, text)
@@ -126,15 +121,13 @@ COMMANDS = {
     "study": ["experiments.study"],
     "train": ["experiments.train"],
     "evaluate": ["experiments.evaluate"],
-    "slurm": ["experiments.slurm"],
     "join": ["experiments.join"],
-    "prepare": ["experiments.prepare"],
     "report": ["experiments.report", "--measure"],
     "demo": [
         "experiments.study",
         "--preset=digits",
         "--study=paper,when",
-        "--begins=0.0,0.25,0.5,0.75",
+        "--starts=0.0,0.25,0.5,0.75",
         "--workdir=runs/digits",
     ],
 }
@@ -149,6 +142,20 @@ def test_a_command_is_called_where_it_was_asked_for_with_all_its_flags(checkout,
     assert called["arguments"] == ["-P", "-m", *COMMANDS[command], *FLAGS]
     assert called["cwd"] == str(checkout.cwd)
     assert "glibc.malloc" in called["tunables"]
+
+
+def test_tfds_prepares_data_sets(checkout):
+    done = checkout.launch("prepare", "cifar10", "--data_dir=a b")
+    assert done.returncode == 0, done.stderr
+    pip, (called,) = checkout.calls()
+    assert called["arguments"] == [
+        "build",
+        "--file_format=array_record",
+        "cifar10",
+        "--data_dir=a b",
+    ]
+    assert called["cwd"] == str(checkout.cwd)
+    assert extras_of(pip) == {"prepare"}
 
 
 def test_what_the_user_sets_of_malloc_wins(checkout):
@@ -189,7 +196,7 @@ def test_a_check_ends_where_a_part_of_it_fails(checkout):
     assert others == []
 
 
-@pytest.mark.parametrize("command", ["study", "report", "demo", "test", "bench", "prepare"])
+@pytest.mark.parametrize("command", ["study", "report", "demo", "test", "bench"])
 def test_a_signal_to_the_script_reaches_the_command(checkout, command):
     """Because it is the same process."""
     process = checkout.start(command, SLEEPS=1)
@@ -201,7 +208,7 @@ def test_a_signal_to_the_script_reaches_the_command(checkout, command):
 def test_every_command_is_named_in_the_help(checkout):
     shown = checkout.launch("--help")
     assert shown.returncode == 0
-    for command in (*COMMANDS, "test", "check", "setup", "hosts", "bench", "clean"):
+    for command in (*COMMANDS, "test", "check", "setup", "prepare", "bench"):
         assert command in shown.stdout
     assert checkout.launch().stdout == shown.stdout
 
@@ -214,12 +221,6 @@ def test_every_command_is_named_in_the_help(checkout):
     [
         (["stduy"], "unknown command 'stduy'"),
         (["setup", "--cuda"], "setup takes no arguments, and not '--cuda'"),
-        (["clean", "everything"], "clean takes no arguments"),
-        (["hosts"], "name them first"),
-        (["hosts", "--workdir=x", "study"], "name them first"),
-        (["hosts", "a,b"], "name the command"),
-        (["hosts", "a,b", "--workdir=x"], "name the command"),
-        (["hosts", "a,b", "report"], "study, train or evaluate"),
     ],
 )
 def test_what_cannot_be_is_one_line_before_anything_is_installed(checkout, arguments, message):
@@ -266,17 +267,11 @@ def test_a_report_takes_the_flags_of_measuring_and_refuses_others_at_once(
         (["--notensorboard"], set()),
         (["--workdir=gs://bucket/runs"], {"remote"}),
         (["--workdir", "s3://bucket/runs"], {"remote"}),
-        (["--gpus=4", "--tensorboard"], {"cuda", "tensorboard"}),
-        (["--gpus", "4"], {"cuda"}),
-        (["--gpus=0"], set()),
-        (["--gpus", "0"], set()),
     ],
 )
-@pytest.mark.parametrize(
-    "command", [["study"], ["demo"], ["report"], ["hosts", "localhost", "train"]]
-)
+@pytest.mark.parametrize("command", ["study", "demo", "report"])
 def test_flags_install_what_they_need(checkout, command, flags, extras):
-    done = checkout.launch(*command, *flags)
+    done = checkout.launch(command, *flags)
     assert done.returncode == 0, done.stderr
     pip, others = checkout.calls()
     assert extras_of(pip) == extras
@@ -292,7 +287,7 @@ def test_with_a_gpu_in_sight_its_build_of_jax_is_installed(checkout):
 
 
 def test_what_is_installed_is_not_installed_again_until_it_changes(checkout):
-    for command in ("setup", "study", "clean"):
+    for command in ("setup", "study", "train"):
         assert checkout.launch(command).returncode == 0
     pip, _ = checkout.calls()
     assert len(pip) == 1
@@ -355,73 +350,16 @@ def test_where_nothing_can_be_printed_it_goes_on(checkout, device):
     assert (len(pip), len(others)) == (1, 1)
 
 
-# ------------------------------------------------------------------------------ several hosts
-
-
-def test_every_host_runs_the_command_here_with_what_is_set_here(checkout):
-    hosts = "localhost,me@node2,node3"
-    done = checkout.launch("hosts", hosts, "train", *FLAGS, JAX_SEEN="two words", PORT=77)
-    assert done.returncode == 0, done.stderr
-    _, calls = checkout.calls()
-    name = subprocess.run(["hostname", "-f"], capture_output=True, text=True).stdout.strip()
-    arguments = ["-P", "-m", "experiments.train", *FLAGS]
-    arguments += [f"--coordinator_address={name}:77", "--num_processes=3"]
-    expected = [[*arguments, f"--process_id={index}"] for index in range(3)]
-    assert sorted(called["arguments"] for called in calls) == expected
-    for called in calls:
-        assert called["cwd"] == str(checkout.cwd)
-        assert called["jax"] == "two words"
-        assert "glibc.malloc" in called["tunables"]
-
-
-@pytest.mark.parametrize("code", [2, 75, 130])
-def test_the_code_of_a_host_that_fails_is_that_of_all(checkout, code):
-    done = checkout.launch("hosts", "localhost,node2", "train", ENDS_THERE=code)
-    assert done.returncode == code
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_has_all_hosts_save_and_stop_once(checkout, number):
-    """One of the terminal's, to the whole group, too."""
-    process = checkout.start("hosts", "localhost,localhost", "train", SAVES=1)
-    checkout.wait_for(lambda pids: len(pids) == 2)
-    if number == signal.SIGINT:
-        os.killpg(process.pid, number)
-    else:
-        process.send_signal(number)
-    assert process.wait(timeout=60) == 75
-
-
-def test_a_host_that_fails_stops_the_others(checkout):
-    checkout.write(checkout.root.parent / "bin" / "pkill", "#!/bin/sh\ntouch stopped\n")
-    assert checkout.launch("hosts", "localhost,node2", "train", ENDS_THERE=1).returncode == 1
-    assert (checkout.cwd / "stopped").exists()
-
-
 # ------------------------------------------------------------------------------- the script
 
 
 def test_shellcheck_finds_nothing():
     if shutil.which("shellcheck") is None:
         pytest.skip("no shellcheck here")
-    line = ["shellcheck", "--exclude=SC2029", ROOT / "launch.sh", ROOT / ".ci" / "run"]
+    script = ROOT / "experiments" / "study.sbatch"
+    line = ["shellcheck", ROOT / "launch.sh", script, ROOT / ".ci" / "run"]
     done = subprocess.run(line, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-
-
-def test_clean_empties_the_cache_and_nothing_else(tmp_path):
-    kept = tmp_path / "prunejax" / "mine"
-    for part in ("datasets/mnist-0", "xla"):
-        (tmp_path / "prunejax" / part).mkdir(parents=True)
-        (tmp_path / "prunejax" / part / "file").write_bytes(bytes(2**20))
-    kept.touch()
-    line = [sys.executable, "-m", "experiments.clean"]
-    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
-    for freed in ("2.0", "0.0"):
-        done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout == f"{tmp_path / 'prunejax'}: {freed} MiB freed\n"
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [kept]
 
 
 def test_the_documents_name_no_command_that_there_is_not(checkout):

@@ -55,7 +55,7 @@ BAD = {
     f"def study(): return [{DENSE}, Experiment('b', method='supcon', dense_parent='a', "
     "pruning=Pruning(schedule='scl'))]": "no dense experiment before it that is trained by 'sup",
     f"def study(): return [{DENSE}, Experiment('b', dense_parent='a', baseline='a', "
-    "pruning=Pruning(schedule='sup'))]": "the baseline 'a' of experiment 'b' is no pruned experiment",
+    "pruning=Pruning(schedule='sup'))]": "baseline 'a' of experiment 'b' is no pruned experiment",
 }
 
 

@@ -160,7 +160,7 @@ def _first_restorable(
         if damaged:
             reasons = [f"checkpoint {step} is damaged ({why})" for step, why in damaged.items()]
             warnings.warn(
-                f"{run_dir}: {'; '.join(reasons)}; checkpoint {restored.step} is taken instead, and "
+                f"{run_dir}: {'; '.join(reasons)}; checkpoint {restored.step} is taken instead; "
                 "when training goes on the other is renamed <step>.damaged",
                 stacklevel=6,
             )

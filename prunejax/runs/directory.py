@@ -31,6 +31,7 @@ def check_run(run_dir: Path, config: Config, dataset: Dataset) -> bool:
         UserError: if the directory holds a run of other settings that decide results, or of other
             data, or one that is being trained, or measures of models that are not there.
     """
+    require_no_backslash(run_dir)
     if not (run_dir / "config.json").exists():
         if _has_checkpoints(run_dir):
             raise UserError(
@@ -68,6 +69,19 @@ def _has_checkpoints(run_dir: Path) -> bool:
         return False
     # Not by a glob, which would take a bracket in the path for a pattern.
     return any(path.name.split(".")[0].isdigit() for path in directory.iterdir())
+
+
+def require_no_backslash(run_dir: Path) -> None:
+    """Refuses a path that TensorStore, which writes the arrays, takes for another.
+
+    Raises:
+        UserError: if there is a backslash in it.
+    """
+    path = run_dir if is_remote(run_dir) else run_dir.absolute()
+    if "\\" in str(path):
+        raise UserError(
+            f"{path}: checkpoints cannot be kept where a path has a backslash; rename it"
+        )
 
 
 def differing_data(ours: str, theirs: str) -> list[str]:

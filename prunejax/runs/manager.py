@@ -15,7 +15,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from prunejax.config import Config, UserError
 from prunejax.config.errors import in_one_line
 from prunejax.pruning.masks import name_of
-from prunejax.runs.directory import is_remote
+from prunejax.runs.directory import is_remote, require_no_backslash
 from prunejax.types import Path, Tree
 
 KEPT = "the checkpoints before it are complete: make room, and run it again to go on"
@@ -61,6 +61,7 @@ def open_manager(
 
 
 def _make_manager(run_dir: Path, config: Config, writes: bool) -> ocp.CheckpointManager:
+    require_no_backslash(run_dir)
     me = jax.process_index()
     involved: dict[str, Any] = {}
     if not writes:
