@@ -1,11 +1,10 @@
 """The compiled steps of a population."""
 
 import dataclasses
-import math
 import os
 import traceback
 from collections.abc import Callable
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from prunejax.config import Config, UserError
 from prunejax.config.errors import in_one_line
 from prunejax.data import Dataset
-from prunejax.methods import stage_settings, stages_of
+from prunejax.methods import stages_of
 from prunejax.nn.target import Target, target, traced_for
 from prunejax.pruning import ScheduleSteps
 from prunejax.pruning.masks import name_of
@@ -29,7 +28,7 @@ from prunejax.training.devices import (
     split_batch,
     target_of,
 )
-from prunejax.training.spec import Metrics, StageSpec, make_spec, make_specs
+from prunejax.training.spec import Metrics, StageSpec, make_specs
 from prunejax.training.state import TrainState, under_own_switches
 from prunejax.training.step import PerModel, Shared
 from prunejax.types import Array, Scalar, Tree
@@ -240,10 +239,9 @@ def require_traceable(config: Config, dataset: Dataset) -> None:
         UserError: if an entry of the study refuses what the step gives it, for instance a
             allocation a leaf that it cannot divide.
     """
-    for stage in make_specs(config, dataset):
-        num_train = len(dataset.train_labels)
+    for stage, spec in make_specs(config, dataset).items():
         try:
-            _trace(config, stage, dataset.image_shape, dataset.num_classes, num_train)
+            _trace(_key_of(spec), len(dataset.train_labels))
         except UserError:
             raise
         except Exception as error:  # of JAX, or of the entry itself
@@ -278,15 +276,12 @@ def _require_excluded_parts(config: Config, state: TrainState) -> None:
             )
 
 
-@cache
-def _trace(
-    config: Config, stage: str, image_shape: tuple[int, ...], num_classes: int, num_train: int
-) -> None:
-    """Traces one step of a population of one; a study asks for each of its runs twice."""
-    batch_size = min(stage_settings(config, stage).batch_size, num_train)
-    epoch_steps = math.ceil(num_train / batch_size)
-    spec = make_spec(config, stage, image_shape, num_classes, epoch_steps)
-    if stage == stages_of(config)[0]:
-        _require_excluded_parts(config, state_shapes(spec, 1))
+@lru_cache(maxsize=64)
+def _trace(key: _Key, num_train: int) -> None:
+    """Traces one step of a population of one."""
+    spec = key.spec
+    if spec.stage == stages_of(spec.config)[0]:
+        _require_excluded_parts(spec.config, state_shapes(spec, 1))
+    batch_size = min(spec.settings.batch_size, num_train)
     function = partial(make_step(spec), batch_size=batch_size)
     jax.eval_shape(function, *argument_shapes(spec, num_train, 1))
