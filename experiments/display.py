@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class _Lines:
-    """A stand-in for a terminal: each state of a progress bar becomes a line of its own."""
+    """A stand-in for a terminal: each state of a progress bar becomes a line."""
 
     def write(self, text: str) -> None:
         line = text.strip("\r\n ")
@@ -156,14 +156,18 @@ def make_failure_notice(start: "Start") -> Callable[["Progress"], None]:
 
 
 def require_tensorboard() -> None:
-    """Refuses --tensorboard where its package is missing, before anything is written."""
+    """Refuses --tensorboard where its package is missing, before anything is written.
+
+    Raises:
+        UserError: with the command that installs it.
+    """
     if importlib.util.find_spec("tensorboardX") is None:
         raise UserError("--tensorboard needs tensorboardX: pip install -e '.[tensorboard]'")
 
 
 @contextlib.contextmanager
 def tensorboard(start: "Start", wanted: bool) -> Iterator[Callable[["Progress"], None]]:
-    """Gives what writes a report for TensorBoard, if that is wanted and this process writes."""
+    """Yields a function that writes a report for TensorBoard, if requested and in one process."""
     from prunejax.training import hosts
 
     if not wanted or not hosts.is_first():

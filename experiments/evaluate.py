@@ -33,7 +33,7 @@ def main() -> None:
     """All runs under --workdir."""
     from prunejax.report.collect import run_directories
 
-    cli.study()  # whose module may add entries
+    cli.study()  # the study's module may add plug-ins
     workdir = cli.workdir()
     runs = run_directories(workdir)
     if not runs:
@@ -71,7 +71,7 @@ def evaluate(runs: "Sequence[Path]") -> None:
 
 
 def _plans(runs: "Sequence[Path]") -> "tuple[dict[Path, Plan], dict[str, Exception]]":
-    """What is to be measured of each run; and by name, why one cannot be: before any is."""
+    """The plan of each run, and by name why a run cannot be measured."""
     plans, skipped = {}, {}
     for run_dir in runs:
         try:
@@ -122,10 +122,10 @@ def _summary(study: "dict[str, RunMeasures]", name: str, run: "RunMeasures", lev
 
 
 class Plan(NamedTuple):
-    """What is to be measured of a run."""
+    """What to measure of a run."""
 
     config: Config
-    """Its settings, with those wanted now."""
+    """Its settings, with those requested now."""
     pending: list[str]
     """The measures that are missing or outdated, if there are models to measure."""
     left: list[str]
@@ -133,10 +133,10 @@ class Plan(NamedTuple):
 
 
 def _plan(run_dir: "Path") -> Plan:
-    """What is to be measured of a run.
+    """Returns what to measure of a run.
 
     Raises:
-        UserError: also if there is something, and no place to write it.
+        UserError: if its settings or files cannot be read.
     """
     from prunejax.measures.evaluation import outdated
     from prunejax.measures.store import REQUIRED
@@ -146,12 +146,12 @@ def _plan(run_dir: "Path") -> Plan:
         config = override(load_config(run_dir), FLAGS.set)
         validate(config)
         names = outdated(run_dir, config)
-        # Without predictions there is nothing to leave as it was: that the models lack is told.
+        # Without predictions there is nothing to keep: the error says that the models are missing.
         measurable = REQUIRED in names or (run_dir / "checkpoints").exists()
         return Plan(config, names, []) if measurable else Plan(config, [], names)
 
     plan = hosts.on_all_processes(find)
-    hosts.require_same(f"what is to be measured in {run_dir}", str(plan.pending))
+    hosts.require_same(f"the list of measures to compute in {run_dir}", str(plan.pending))
     return plan
 
 
@@ -194,7 +194,7 @@ def _measure(run_dir: "Path", load: "Callable[[Data], Dataset]") -> "RunMeasures
 
 
 def _note_settings(run_dir: "Path", wanted: Config) -> None:
-    """Has `config.json` say what is measured: later commands would undo what only files say."""
+    """Writes the settings of the measures into `config.json`, so that later commands keep them."""
     from prunejax.runs.directory import rewrite_config
     from prunejax.training import hosts
 

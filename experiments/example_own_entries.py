@@ -1,4 +1,4 @@
-"""One's own criterion, method and measure, and a study of them, in one file outside the package.
+"""A custom criterion, method and measure, and a study of them, in one file outside the package.
 
     ./launch.sh study --preset=digits --study=experiments.example_own_entries:own --workdir=runs/own
 

@@ -100,7 +100,7 @@ _DEFINITIONS: dict[str, tuple] = {
         "First measure what is missing or outdated, as experiments.evaluate does.",
     ),
 }
-"""Of each flag what defines it, its default, its help, and of a number the least."""
+"""For each flag: its absl function, default, help, and for a number the least value."""
 RENAMED = {"begins": "starts"}
 """Flags of version 0.2.0, and what they are called now."""
 REQUIRED = ("experiment", "preset")
@@ -126,13 +126,13 @@ TRAINING = (
 
 
 class Stopped(Exception):
-    """Asked to stop, it has saved its work; exit code 75, which asks to be started again."""
+    """A signal has stopped training, and all is saved; exit code 75 requests to be started again."""
 
 
 def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[str, ...]) -> None:
     """Defines the named flags, parses them and runs `main`.
 
-    What the user can mend ends in one line and exit code 2. `--help` answers before anything slow
+    What the user can fix ends in one line and exit code 2. `--help` answers before anything slow
     is imported.
     """
     for name in names:
@@ -186,7 +186,7 @@ def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[st
 
     process.begin()
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
-    # Orbax reports each save, and each error several times, besides raising it.
+    # Orbax logs each save, and each error several times, and raises it too.
     logging.set_verbosity(logging.FATAL)
     getLogger("asyncio").setLevel(CRITICAL)
     app.run(guarded, flags_parser=parse)

@@ -1,7 +1,7 @@
 """Joins the measured runs of work directories that differ in their seeds only into one.
 
 Seeds may be trained on other days, on other machines, or when a study turns out to need more of
-them: each part is a study of its own with --seed and --models. The checkpoints stay where they are.
+them: each part is a study with its own --seed and --models. The checkpoints stay where they are.
 A measure that some parts lack is of the others' seeds only, which is said.
 """
 
@@ -23,7 +23,7 @@ def main() -> None:
     """Every run of the parts, each as one of all seeds."""
     from prunejax.measures.joined import join, read_part, write_joined
 
-    cli.study()  # whose module may add measures
+    cli.study()  # the study's module may add measures
     sources = [epath.Path(os.path.expanduser(part)) for part in FLAGS.parts or []]
     if len(sources) < 2:
         raise UserError("--parts: name at least two work directories, separated by commas")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 STOPPED = os.EX_TEMPFAIL
-"""The exit code 75, which asks to be started again: what was done is saved."""
+"""The exit code 75, which requests to be started again: the work is saved."""
 
 
 def begin() -> None:

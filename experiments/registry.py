@@ -22,7 +22,7 @@ def load_study(name: str, starts: tuple[Start, ...] | None = None) -> list[Exper
     Args:
         name: a module of `experiments.studies` with a function of the same name, or
             `module:function` of a module that is found from the current directory. Importing it
-            may add entries (methods, scores, measures, ...) to the registries of the package.
+            may add plug-ins (methods, scores, measures, ...) to the registries of the package.
             Several, separated by commas, are one study: what two of them have is in it once.
         starts: the start steps of its sweeps; None leaves them as the study has them.
 
@@ -111,13 +111,13 @@ def _find(name: str, where: str) -> Callable[[], list[Experiment]]:
 
 
 def _message(error: Exception) -> str:
-    """An exception of a study's own code in one line, with the place that raised it."""
+    """An exception of a study's own code in one line, with the line that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})"
+    where = f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})"
     if isinstance(error, SyntaxError):
-        place = f" ({os.path.basename(error.filename or '?')}, line {error.lineno})"
+        where = f" ({os.path.basename(error.filename or '?')}, line {error.lineno})"
     text = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
-    return f"{type(error).__name__}: {text}{place}"
+    return f"{type(error).__name__}: {text}{where}"
 
 
 def _check(experiments: list[Experiment], where: str) -> None:

@@ -32,7 +32,7 @@ def report(workdir: epath.Path) -> os.PathLike[str]:
     from prunejax.report.collect import collect
     from prunejax.report.page import write
 
-    cli.study()  # whose module may add the data set's source
+    cli.study()  # the study's module may add the data set's source
     found = collect(workdir, lambda config: data.load(config, FLAGS.data_dir))
     for note in found.notes:
         print(note)

@@ -41,7 +41,7 @@ def train(config: Config, dataset: "Dataset", until: int | None = None) -> None:
         until: the step to stop after, if it is not to be trained to its end.
 
     Raises:
-        Stopped: if a signal asked to stop; all is saved.
+        Stopped: if a signal has stopped it; all is saved.
     """
     from prunejax import runs
     from prunejax.training import hosts
@@ -63,7 +63,7 @@ def train(config: Config, dataset: "Dataset", until: int | None = None) -> None:
     print_failed = display.make_failure_notice(start)
     reached = False
     with (
-        process.stop_signals() as asked_to_stop,
+        process.stop_signals() as stop_requested,
         display.training_bar(start) as on_step,
         display.tensorboard(start, FLAGS.tensorboard) as write_events,
     ):
@@ -75,11 +75,11 @@ def train(config: Config, dataset: "Dataset", until: int | None = None) -> None:
             reached = until is not None and progress.step >= until
 
         def should_stop() -> bool:
-            return reached or asked_to_stop()
+            return reached or stop_requested()
 
         outcome = runs.train(start, on_step, on_report, should_stop)
     # Now, and not before: also a signal while the display was closed is one.
-    stopped = hosts.any_of(asked_to_stop())
+    stopped = hosts.any_of(stop_requested())
     if not outcome.finished and (stopped or not reached):
         raise cli.Stopped(
             f"{name}: stopped at step {outcome.step} of {total}, saved; run it again to go on"

@@ -12,7 +12,7 @@ LIMITS = ("memory.max", "memory.high", "memory.limit_in_bytes")
 
 
 def memory_bytes(groups: Path = GROUPS, own: Path = Path("/proc/self/cgroup")) -> int:
-    """Returns the bytes that this process may come to use.
+    """Returns how many bytes this process may use at most.
 
     The least of the machine's memory, the limits of its control groups and of those around them
     (`docker -m`, Slurm's `--mem`), and its own soft limits (`ulimit -v` and `-d`). What other

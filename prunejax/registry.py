@@ -1,8 +1,8 @@
-"""Entries by name: what a study is made of, found in the room that is open to their kind.
+"""Plug-ins by name: what a study is made of.
 
-An entry is a value (a NamedTuple with a `name`) in a file of its own. Importing that file adds it;
-the files of the kind's own room are imported at the first look-up, so that a new file needs no
-list to be written into. Outsiders add theirs by calling `add` in a module that `--study` imports.
+A plug-in is a value (a NamedTuple with a `name`) in its own file. Importing that file adds it. The
+files of the package that holds the built-in ones are imported at the first look-up, so a new file
+needs no list. Custom ones call `add` in a module that `--study` imports.
 """
 
 import difflib
@@ -17,11 +17,11 @@ from prunejax.config.errors import UserError
 
 @runtime_checkable
 class Named(Protocol):
-    """What an entry must have."""
+    """What a plug-in must have."""
 
     @property
     def name(self) -> str:
-        """How configurations refer to it."""
+        """The name in configurations."""
         ...
 
 
@@ -29,25 +29,25 @@ Entry = TypeVar("Entry", bound=Named)
 
 
 class Registry(Generic[Entry]):
-    """The entries of one kind."""
+    """The plug-ins of one kind."""
 
-    def __init__(self, kind: str, room: str) -> None:
+    def __init__(self, kind: str, package: str) -> None:
         """Opens an empty registry.
 
         Args:
-            kind: what an entry is called in errors, for instance `measure`.
-            room: the package whose modules hold the built-in entries, for instance
+            kind: what a plug-in is called in errors, for instance `measure`.
+            package: the package with the modules of the built-in ones, for instance
                 `prunejax.measures`.
         """
         self.kind = kind
-        self._room = room
+        self._package = package
         self._entries: dict[str, Entry] = {}
         self._added_in: dict[str, str] = {}
         self._discovered = False
 
     @no_type_check  # a run-time check would stand between this and the module that calls it
     def add(self, entry: Entry) -> Entry:
-        """Adds an entry and returns it.
+        """Adds a plug-in and returns it.
 
         Raises:
             UserError: if another module has added one of that name.
@@ -66,7 +66,7 @@ class Registry(Generic[Entry]):
         return entry
 
     def __getitem__(self, name: str) -> Entry:
-        """The entry of that name.
+        """The plug-in of that name.
 
         Raises:
             UserError: if there is none, with the nearest name.
@@ -77,17 +77,17 @@ class Registry(Generic[Entry]):
             guess = f"did you mean {close[0]!r}? " if close else ""
             raise UserError(
                 f"no {self.kind} {name!r}; {guess}There are: {', '.join(self)}; "
-                "one's own is added by the module that --study names"
+                "a custom one is added by the module that --study names"
             )
         return self._entries[name]
 
     def __iter__(self) -> Iterator[str]:
-        """The names: built-in ones in the order of their files, then outsiders' as they came."""
+        """The names: built-in ones in the order of their files, then custom ones as added."""
         self._discover()
-        room = f"{self._room}."
+        prefix = f"{self._package}."
         built_in = {}
         for name, module in self._added_in.items():
-            if module.startswith(room):
+            if module.startswith(prefix):
                 built_in[name] = module
         yield from sorted(built_in, key=built_in.__getitem__)
         yield from (name for name in self._entries if name not in built_in)
@@ -97,14 +97,14 @@ class Registry(Generic[Entry]):
         return name in self._entries
 
     def values(self) -> list[Entry]:
-        """The entries in the order of the names."""
+        """The plug-ins in the order of the names."""
         return [self._entries[name] for name in self]
 
     def _discover(self) -> None:
-        """Imports every module of the room, once."""
+        """Imports every module of the package, once."""
         if self._discovered:
             return
-        room = importlib.import_module(self._room)
-        for module in pkgutil.iter_modules(room.__path__):
-            importlib.import_module(f"{self._room}.{module.name}")
+        package = importlib.import_module(self._package)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{self._package}.{module.name}")
         self._discovered = True

@@ -1,4 +1,4 @@
-"""Aliases for arrays, trees and paths that all rooms share."""
+"""Aliases for arrays, trees and paths that all packages share."""
 
 import pathlib
 from typing import Any

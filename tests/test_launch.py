@@ -134,7 +134,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_is_called_where_it_was_asked_for_with_all_its_flags(checkout, command):
+def test_a_command_is_called_where_it_was_requested_for_with_all_its_flags(checkout, command):
     done = checkout.launch(command, *FLAGS, ENDS=75)
     assert done.returncode == 75, done.stderr
     _, (called,) = checkout.calls()

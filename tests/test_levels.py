@@ -11,7 +11,7 @@ from report_studies import make_run
 
 from experiments.evaluate import _summary
 from prunejax.config import Config, UserError, validate
-from prunejax.config.levels import as_asked, fraction, percent
+from prunejax.config.levels import as_requested, fraction, percent
 from prunejax.report import study
 
 LARGEST = float(np.nextafter(np.float32(1), np.float32(0)))
@@ -38,9 +38,9 @@ def with_levels(*levels):
         (1e-7, "0.0000001"),
     ],
 )
-def test_a_level_is_printed_as_it_was_asked_for(level, expected):
+def test_a_level_is_printed_as_it_was_requested_for(level, expected):
     assert fraction(level) == expected
-    assert as_asked(level) == float(expected)
+    assert as_requested(level) == float(expected)
 
 
 @given(LEVELS)

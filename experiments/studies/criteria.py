@@ -1,4 +1,4 @@
-"""Does it matter by which criterion weights are pruned, and does it for Sup and SCL alike?
+"""Does it matter by which criterion weights are pruned, for Sup as for SCL?
 
 Magnitude, first-order saliency and chance, at the paper's schedules and sparsities. The dense runs
 and those by magnitude are the paper's: in one work directory they are trained once.

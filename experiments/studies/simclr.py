@@ -1,4 +1,4 @@
-"""What do labels in the contrastive loss change? SimCLR beside SCL and Sup, dense and by GMP."""
+"""What do labels in the contrastive loss change? SimCLR with SCL and Sup, dense and by GMP."""
 
 from dataclasses import replace
 

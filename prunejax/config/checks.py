@@ -1,4 +1,4 @@
-"""What settings must fulfil together; what one field may hold stands beside it in `settings`."""
+"""Checks of several settings together; the constraint of one field is next to it in `settings`."""
 
 from typing import TYPE_CHECKING
 

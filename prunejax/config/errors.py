@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 class UserError(Exception):
-    """Something the user can mend; the message is one line that says what, where and what to do."""
+    """An error that the user can fix; the message is one line: what, where and what to do."""
 
 
 def in_one_line(error: Exception) -> str:

@@ -87,7 +87,7 @@ def _update_names(fields: dict[str, Any], where: str) -> None:
     if pruning.pop("begins", None):
         raise UserError(
             f"{where}: a population of several start steps (pruning.begins), which prunejax 0.2.0 "
-            "reads; now each start step is an experiment of its own"
+            "reads; now each start step is a separate experiment"
         )
 
 

@@ -1,7 +1,7 @@
-"""Levels of sparsity: what they were asked for as, and how they are printed.
+"""Levels of sparsity: as they were requested, and as they are printed.
 
 Members carry their sparsity in single precision. So levels are equal if their float32 are, and
-what is printed tells all others apart.
+no two different levels are printed as the same text.
 """
 
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 
 
-def as_asked(level: float | np.floating) -> float:
+def as_requested(level: float | np.floating) -> float:
     """The level whose float32 a model has, in the fewest digits: 0.9 for 0.8999999761581421."""
     return float(fraction(level))
 
@@ -25,8 +25,8 @@ def percent(level: float | np.floating, levels: Iterable[float | np.floating]) -
     At least 3 digits are looked at: `90`, `33.3`, and `99.95`, which is not 100%. Of levels in one
     table all are to be given.
     """
-    shown = as_asked(level)
-    others = {as_asked(other) for other in levels} | {0.0, 1.0}
+    shown = as_requested(level)
+    others = {as_requested(other) for other in levels} | {0.0, 1.0}
     others.discard(shown)
     for digits in range(3, 9):
         text = f"{100 * shown:.{digits}g}"

@@ -120,7 +120,7 @@ def _read_fields(kind: Any, items: list[str], name: str) -> Any:  # noqa: ANN401
 
 
 def _refuse_late_milestones(config: Config, assigned: set[str]) -> None:
-    """A milestone that was asked for and is never reached is a mistake.
+    """A milestone that was set and is never reached is a mistake.
 
     One that a preset has is not: shortening a stage for a trial must need no second flag.
     """

@@ -1,7 +1,7 @@
 """Every setting of a run, as frozen dataclasses. The defaults are the text of the paper (Table 2).
 
-No default lives anywhere else. A preset is a set of changes to these (`experiments/presets.py`).
-What a field may hold stands beside it; what depends on several fields is in `checks`.
+No default is anywhere else. A preset is a set of changes to these (`experiments/presets.py`).
+The constraint of a field is next to it; what depends on several fields is in `checks`.
 A new field's default must mean what was done before there was the field, so that older
 configurations stay readable.
 """
@@ -19,7 +19,7 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 GeneratorSeed = Annotated[int, Field(ge=0, lt=2**32)]
-"""Of NumPy's generators."""
+"""A seed of NumPy's generators."""
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
 """The fraction of weights that is removed."""
 Epochs = tuple[Count, ...]
@@ -83,14 +83,14 @@ class Data:
     """Which images. A count of None takes all; a smaller one a fixed, class-balanced subset."""
 
     name: str = "cifar10"
-    """`digits`, a set that TFDS knows, or a path to one's own arrays, `*.npz`."""
+    """`digits`, a set that TFDS knows, or a path to custom arrays, `*.npz`."""
     train_examples: Positive | None = None
     test_examples: Positive | None = None
     subset_seed: GeneratorSeed = 0
     image_size: Positive | None = None
     """Height and width that images are averaged to when they are loaded; None: as they are."""
     mean: tuple[float, ...] | None = (0.4914, 0.4822, 0.4465)
-    """Of each channel, of images in [0, 1]; None: measured on the training images, as `std`."""
+    """The mean of each channel, of images in [0, 1]; None: measured on the training images."""
     std: tuple[PositiveFloat, ...] | None = (0.2470, 0.2435, 0.2616)
 
 
@@ -209,8 +209,8 @@ class ResultSettings:
     """Seed of the first member; the others count up from it."""
     sparsities: tuple[Sparsity, ...] = (0.3, 0.5, 0.7, 0.9)
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the encoder. In float32 JAX multiplies in TF32 on GPUs and in bfloat16 on TPUs, unless
-    `JAX_DEFAULT_MATMUL_PRECISION=highest` is set; heads and losses always are in full precision."""
+    """The dtype of the encoder. In float32 JAX multiplies in TF32 on GPUs and in bfloat16 on TPUs,
+    unless `JAX_DEFAULT_MATMUL_PRECISION=highest` is set; heads and losses are in full precision."""
     data: Data = Data()
     model: Model = Model()
     sup_augment: Augment = Augment(crop_padding=4)
@@ -255,7 +255,7 @@ class Execution:
 
 @dataclass(frozen=True, config=STRICT)
 class Checkpoint:
-    """When a checkpoint is written, besides at the end of every stage, and how many are kept."""
+    """When a checkpoint is written, apart from the end of every stage, and how many are kept."""
 
     every_steps: Positive = 2000
     every_minutes: PositiveFloat = 10.0
@@ -285,7 +285,7 @@ class MeasureSettings:
 
 @dataclass(frozen=True, config=STRICT)
 class Display:
-    """What tables and figures show of a run and its method; filled in when the run begins."""
+    """What tables and figures show of a run and its method; filled in when the run starts."""
 
     label: str = ""
     """For instance `SCL`."""

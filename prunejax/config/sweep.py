@@ -11,7 +11,7 @@ from prunejax.config.settings import Experiment, Start
 
 
 class Sweep(NamedTuple):
-    """One gradually pruned experiment at several start steps, each an experiment of its own."""
+    """One gradually pruned experiment at several start steps, each a separate experiment."""
 
     experiment: Experiment
     """What they share. A `baseline` that is another sweep: its experiment of the same start."""

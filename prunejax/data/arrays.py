@@ -1,4 +1,4 @@
-"""One's own images and labels, from a NumPy file: `data.name=path/to/mine.npz`.
+"""Custom images and labels, from a NumPy file: `data.name=path/to/mine.npz`.
 
 The file holds `train_images`, `train_labels`, `test_images` and `test_labels`: images uint8
 `[examples, height, width, channels]`, or `[examples, height, width]` of one channel, and labels
@@ -27,7 +27,7 @@ def load_arrays(name: str, data_dir: str | None = None) -> Dataset:
 
     Args:
         name: the path of the file; `~` is the home directory.
-        data_dir: where a file of this name is taken from if there is none at the path, as on
+        data_dir: where a file of this name is looked for if there is none at the path, as on
             another machine than the one that trained.
 
     Raises:
@@ -56,7 +56,7 @@ def _find(name: str, data_dir: str | None) -> Path:
     """The path that `name` means, or one in `data_dir` if only that exists."""
     try:
         path = Path(name).expanduser()
-    except RuntimeError as error:  # `~somebody` who is not known here
+    except RuntimeError as error:  # the home of an unknown user
         raise UserError(f"data.name is {name!r}: {error}") from None
     if data_dir is not None and not os.path.exists(path):
         elsewhere = Path(data_dir) / path.name
@@ -70,9 +70,9 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     try:
         file = path.open("rb")
     except (OSError, ValueError) as error:
-        told = error.strerror if isinstance(error, OSError) else error
+        reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(
-            f"data.name is {str(path)!r}: {told}; give the path of an npz file"
+            f"data.name is {str(path)!r}: {reason}; give the path of an npz file"
         ) from None
     arrays = {}
     with file:
@@ -85,7 +85,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
                 for name in (*ARRAYS, "class_names"):
                     if name in stored.files:
                         arrays[name] = stored[name]
-        except Exception as error:  # of NumPy, zipfile or zlib, each with classes of its own
+        except Exception as error:  # NumPy, zipfile and zlib raise their own classes
             raise UserError(
                 f"{path}: its arrays cannot be read ({in_one_line(error)}); "
                 "write it again by np.savez, of arrays of numbers and text"
@@ -135,7 +135,7 @@ def _labels(
     wrong = np.flatnonzero((labels < 0) | (labels >= MOST_CLASSES))
     if len(wrong):
         raise UserError(
-            f"{where}: {len(wrong)} labels are no class, first example {wrong[0]}'s, "
+            f"{where}: {len(wrong)} labels are no class, first that of example {wrong[0]}, "
             f"{labels[wrong[0]]}; number the classes from 0"
         )
     return labels.astype(np.int32)

@@ -40,7 +40,7 @@ def _statistics(
 ) -> tuple[Float64[np.ndarray, " channels"], Float64[np.ndarray, " channels"]]:
     """Mean and population standard deviation of each channel in [0, 1], to four decimals.
 
-    They are taken from a histogram: the images as floats would need eight times their memory.
+    They are computed from a histogram: the images as floats would need eight times the memory.
     """
     channels = images.shape[-1]
     histogram = np.zeros((channels, 256), np.int64)

@@ -38,7 +38,7 @@ class Dataset:
 
     @functools.cached_property
     def checksum(self) -> str:
-        """Tells two data sets apart: the digest of every array and of the class names."""
+        """The digest of every array and of the class names, different for different data sets."""
         arrays = [getattr(self, name) for name in ARRAYS]
         return digest(*arrays, np.array(self.class_names))
 

@@ -8,10 +8,10 @@ from prunejax.registry import Registry
 
 
 class Source(NamedTuple):
-    """A way to come by data sets."""
+    """Where data sets come from, and how they are loaded."""
 
     name: str
-    """What the source is called; a source of a single set is called as the set."""
+    """The name of the source; that of a single set has the name of the set."""
     handles: Callable[[str], bool]
     """Whether a value of `data.name` is one of its sets."""
     load: Callable[[str, str | None], Dataset]

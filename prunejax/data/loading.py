@@ -17,8 +17,8 @@ def load(config: Data, data_dir: str | None = None) -> Dataset:
     Args:
         config: the name, of which the first source of `SOURCES` that handles it loads the set, or
             else TFDS; the subset; and the images' size.
-        data_dir: where TFDS sets are prepared, and where one's own arrays are looked for if the
-            name leads nowhere; None is TFDS' own default.
+        data_dir: where TFDS sets are prepared, and where custom arrays are looked for if the
+            name is no path; None is TFDS' own default.
 
     Raises:
         UserError: if it is not there, not prepared, or no image classification.
@@ -50,10 +50,10 @@ def _subset(
     split: str,
     count: int | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`count` balanced examples of a split, or all of them, in the size that is wanted.
+    """`count` balanced examples of a split, or all of them, in the requested size.
 
     Raises:
-        UserError: if there are not so many, or they are smaller than that.
+        UserError: if there are fewer, or they are smaller than the requested size.
     """
     if count is not None and count > len(labels):
         raise UserError(
@@ -83,7 +83,7 @@ def balanced_subset(
     """
     order = np.random.default_rng(seed).permutation(len(labels))
 
-    # An example's rank within its class: all of rank 0 are taken before any of rank 1.
+    # An example's rank within its class: all of rank 0 come before any of rank 1.
     rank = np.empty(len(labels), np.int64)
     for label in np.unique(labels):
         members = order[labels[order] == label]

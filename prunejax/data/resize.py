@@ -11,7 +11,7 @@ def averaged(
 ) -> UInt8[np.ndarray, "size size channels"]:
     """An image averaged over areas to another height and width, by Pillow's box filter.
 
-    What is not square is squeezed.
+    An image that is not square is squeezed.
 
     Args:
         image: of any number of channels, each of which is averaged by itself.

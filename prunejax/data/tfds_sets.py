@@ -79,7 +79,7 @@ def _find(name: str, data_dir: str | None) -> Any:  # noqa: ANN401
             f"{name} is not prepared under {where}; prepare it with: {prepare}"
         ) from None
     except Exception as error:  # what protocol buffers and JSON make of damaged files
-        if not directory.exists():  # so it is not damage, but what the set is asked for
+        if not directory.exists():  # so the name is wrong, and no file is damaged
             raise UserError(
                 f"data.name is {name!r}: TFDS has no such configuration or version of the set"
                 f"{_meant(_variants(name), name)} ({in_one_line(error)})"
@@ -130,7 +130,7 @@ def _unknown(name: str, where: str) -> str:
     quoted = ", ".join(repr(one) for one in ours)
     return (
         f"data.name is {name!r}: no such data set{_meant(known, name)} There are {quoted}, "
-        "the sets that TFDS knows, and one's own arrays: a path to *.npz"
+        "the sets that TFDS knows, and custom arrays: a path to *.npz"
     )
 
 
@@ -189,7 +189,7 @@ def _read(
     split: str,
     image_size: int | None,
 ) -> tuple[list[Any], list[Any]]:
-    """Every example of a split as TFDS decodes it, its image averaged if that is wanted."""
+    """Every example of a split as TFDS decodes it, its image averaged if a size is requested."""
     images = []
     labels = []
     try:

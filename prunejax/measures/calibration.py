@@ -24,9 +24,9 @@ def expected_calibration_error(
     right = logits.argmax(-1) == np.asarray(labels)
 
     inner_edges = np.arange(1, bins) / bins
-    places = np.digitize(confidence, inner_edges, right=True)
-    # |B_m| cancels in the product: what is summed are right answers less confidence, bin by bin.
-    excess = np.bincount(places, weights=right - confidence, minlength=bins)
+    indices = np.digitize(confidence, inner_edges, right=True)
+    # |B_m| cancels in the product: the sum is of right answers less confidence, bin by bin.
+    excess = np.bincount(indices, weights=right - confidence, minlength=bins)
     return float(np.abs(excess).sum() / len(confidence))
 
 

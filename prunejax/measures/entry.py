@@ -14,19 +14,19 @@ Needs = Literal["logits", "representations", "probes"]
 
 
 class Features(NamedTuple):
-    """What one model makes of some images, in NumPy."""
+    """The outputs of one model for some images, in NumPy."""
 
     representations: np.ndarray
     """float32 `[examples, dim]`, the encoder's un-normalised output."""
     logits: np.ndarray
     """float32 `[examples, classes]`."""
     probes: list[np.ndarray]
-    """Of each probe point, in the order of the layers, float32 `[examples, channels]`."""
+    """The features at each probe point, in the order of the layers, float32 `[examples, channels]`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ModelOutputs:
-    """One model's outputs: computed when first asked for, and then kept for all measures."""
+    """The outputs of one model: computed at first use, and then kept for all measures."""
 
     on_test: Callable[[], Features]
     """Applies the model to the test images."""
@@ -34,7 +34,7 @@ class ModelOutputs:
     """Applies it to the training images that probes are fitted on; raises UserError if there are
     fewer than `measure.depth_examples`."""
     streamed: Features | None = None
-    """Of the test images, where several models are applied at once: without probes."""
+    """The outputs for the test images, without probes, where several models are applied at once."""
 
     @property
     def logits(self) -> np.ndarray:
@@ -48,12 +48,15 @@ class ModelOutputs:
 
     @property
     def probes(self) -> list[np.ndarray]:
-        """Of each probe point float32 `[examples, channels]`, of the test images."""
+        """The features of the test images at each probe point, float32 `[examples, channels]`."""
         return self._test.probes
 
     @cached_property
     def train_probes(self) -> list[np.ndarray]:
-        """Of each probe point float32 `[fitted, channels]`, of the fitted training images."""
+        """The features of the fitted training images at each probe point.
+
+        Each is float32 `[fitted, channels]`.
+        """
         return self.on_train().probes
 
     @cached_property
@@ -62,11 +65,11 @@ class ModelOutputs:
 
 
 def _not_shown(fraction: float) -> None:
-    """Where no one watches the progress."""
+    """Ignores the progress."""
 
 
 class Context(NamedTuple):
-    """What a measure may need besides the model's outputs."""
+    """What a measure may need in addition to the model's outputs."""
 
     test_labels: np.ndarray
     """int32 `[examples]`."""
@@ -79,13 +82,13 @@ class Context(NamedTuple):
 
 
 class ArraySpec(NamedTuple):
-    """What an array of a measure looks like in its file."""
+    """The dtype, dimensions and range of an array of a measure."""
 
     kind: Literal["i", "f", "b"]
     """int32, float32 or bool."""
     dims: tuple[str | int, ...]
-    """Of `examples`, `classes` or a number, after a first one: `levels` if the measure's `models`
-    are `first`, else `models`."""
+    """Names of dimensions: `levels` if the measure's `models` are `first`, else `models`; then
+    `examples`, `classes` or numbers."""
     low: float | None = None
     """The smallest value that a measured model can have; None: any, also NaN."""
     high: float | str | None = None
@@ -103,7 +106,7 @@ class Column(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """An entry: what is measured of a model. A model that diverged is not measured."""
+    """A plug-in: what is measured of a model. A model that has failed is not measured."""
 
     name: str
     """Also its file, `measures/<name>.npz`: lower-case letters, digits and `_`."""
@@ -131,7 +134,7 @@ MEASURES: Registry[Measure] = Registry("measure", "prunejax.measures")
 
 
 def decisive_settings(measure: Measure, settings: MeasureSettings) -> dict[str, Any]:
-    """The settings, by field, a change of which makes a measure's file outdated."""
+    """Returns the settings, by field, on which a measure's numbers depend."""
     fields = list(measure.settings)
     if measure.models == "probed" and "probe_models" not in fields:
         fields.insert(0, "probe_models")

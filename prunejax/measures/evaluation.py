@@ -50,12 +50,12 @@ def evaluate(
         dataset: what it was trained on.
         directory: the run's, in which `measures/` is or will be.
         settings: of the measures; None takes the run's own.
-        track: is entered with `images`, over all models, for what is streamed; then with `models`
-            for each group of measures that take one model at a time, the slower part.
-        measures: names of those to bring up to date, besides the predictions; None takes all.
+        track: entered with `images`, over all models, for measures of several models at a time;
+            then with `models` for each group of measures of one model at a time, the slower part.
+        measures: names of those to bring up to date, in addition to the predictions; None: all.
 
     Returns:
-        all measures of the run, those included that were there before.
+        All measures of the run, including those that were there before.
 
     Raises:
         UserError: if the run is unfinished, the data is not what it was trained on, there is no
@@ -73,17 +73,17 @@ def evaluate(
         data_checksum=np.array(dataset.checksum),
     )
 
-    # What is there already, and need not be measured again.
+    # These are there already, and need not be measured again.
     records, failures = hosts.on_all_processes(lambda: read_all(directory))
     names = _pending(records, measures, settings, trained.members, dataset.checksum)
-    hosts.require_same(f"{directory}: what is to be measured, according to its files,", str(names))
+    hosts.require_same(f"{directory}: the list of measures to compute", str(names))
     for name in names:
         records.pop(name, None)
         failures.pop(name, None)
     if REQUIRED in records:
         subject = dataclasses.replace(subject, failed=records[REQUIRED].subject.failed)
 
-    # One group after the other, each written before the next: what is done is kept.
+    # One group after the other, each written before the next, so that it is kept.
     pending, refused = _without_impossible_entries(names, records)
     failures |= refused
     chosen = fitted_examples(dataset, settings)
@@ -118,12 +118,12 @@ def outdated(
 
     Args:
         run_dir: the run's directory.
-        config: of the run, with the `measure` settings that are wanted.
+        config: of the run, with the requested `measure` settings.
         measures: names, as for `evaluate`.
 
     Raises:
-        UserError: if the directory does not tell what data the run was trained on, or there is no
-            measure of such a name.
+        UserError: if the directory has no readable provenance, or there is no measure of such a
+            name.
     """
     run_dir = epath.Path(run_dir)
     checksum = load_provenance(run_dir)["data_checksum"]
@@ -138,7 +138,7 @@ def _pending(
     who: Members,
     data_checksum: str,
 ) -> list[str]:
-    """The measures that are wanted, and missing or not those of these settings and models."""
+    """The requested measures that are missing, or of other settings or models."""
     names = list(MEASURES) if measures is None else list(measures)
     if REQUIRED not in names:
         names.insert(0, REQUIRED)
@@ -157,7 +157,7 @@ def _refuse_other_data(trained: RestoredPopulation, dataset: Dataset) -> None:
     name = trained.config.experiment.name
     if trained.step < trained.total_steps:
         raise UserError(
-            f"{name} stands at step {trained.step} of {trained.total_steps}; train it first"
+            f"{name} is at step {trained.step} of {trained.total_steps}; train it first"
         )
     if trained.data_checksum != dataset.checksum:
         raise UserError(
@@ -169,7 +169,7 @@ def _refuse_other_data(trained: RestoredPopulation, dataset: Dataset) -> None:
 def _without_impossible_entries(
     names: list[str], records: Mapping[str, Record]
 ) -> tuple[list[Measure], dict[str, str]]:
-    """The measures whose entries are in order, and why the others are not."""
+    """The measures with valid entries, and why the others are not valid."""
     possible = []
     failures = {}
     taken = {array: name for name, record in records.items() for array in record.arrays}

@@ -56,11 +56,11 @@ def measure_group(
     Args:
         job: the run.
         measures: one of `make_groups`.
-        subject: what is measured.
+        subject: the models and images that are measured.
 
     Returns:
-        the measures; why others failed, by name; and the subject, of which models whose outputs
-        turned out not to be finite are failed too.
+        The measures; why others failed, by name; and the subject, in which models with outputs that
+        are not finite have failed too.
     """
     if _is_streamed(measures[0]):
         return _measure_streamed(job, measures, subject)
@@ -107,15 +107,15 @@ def _measure_one_by_one(
     settings = job.context.settings
     rows = _chosen_rows(kind, subject, settings)
     _, level_of = np.unique(subject.sparsities, return_inverse=True)
-    places = level_of[rows] if kind == "first" else rows  # in the arrays
+    indices = level_of[rows] if kind == "first" else rows  # in the arrays
     owner_of_rows = hosts.owners(len(rows))
     owner = np.zeros(subject.sizes[FIRST_DIM[kind]], int)
-    owner[places] = owner_of_rows
+    owner[indices] = owner_of_rows
     ours = owner_of_rows == jax.process_index()
 
-    # One model after the other: its probes of all images are the largest thing held.
+    # One model after the other: its probes of all images are the largest arrays.
     outputs = one_by_one(job.trained, rows[ours], job.dataset, settings)
-    models = zip(places[ours].tolist(), outputs, strict=True)
+    models = zip(indices[ours].tolist(), outputs, strict=True)
     with job.track("models", int(ours.sum())) as advance:
         found, failures = _measure_models(measures, models, job.context, subject, advance)
     records, failures = _gather(measures, found, failures, owner, subject, job.context)
@@ -146,14 +146,14 @@ def _measure_models(
     Args:
         measures: which share the models' outputs.
         models: each with its row in the measures' arrays.
-        context: what measures need besides.
+        context: what else measures need.
         subject: of which the sizes are those of the arrays.
         advance: is called with the fractions of models that are done.
     """
     found: Found = {measure.name: {} for measure in measures}
     failures = {}
     share = 1 / len(measures)
-    for place, outputs in models:
+    for index, outputs in models:
         for measure in measures:
             with _part(advance, share) as progress:
                 if measure.name in failures:
@@ -161,16 +161,16 @@ def _measure_models(
                 watched = context._replace(progress=progress)
                 try:
                     values = measure_model(measure, outputs, watched, subject.sizes)
-                except Exception as error:  # an outsider's function may raise anything
+                except Exception as error:  # a custom function may raise anything
                     failures[measure.name] = why_it_failed(error, measure)
                     continue
-                found[measure.name][place] = values
+                found[measure.name][index] = values
     return found, failures
 
 
 @contextlib.contextmanager
 def _part(advance: Advance, size: float) -> Iterator[Callable[[float], None]]:
-    """A part of the work, done when the block has ended; yields what tells how far it is."""
+    """A part of the work, done when the block has ended; yields a function to report progress."""
     left = 1.0
 
     def progress(fraction: float) -> None:
@@ -189,11 +189,11 @@ def _gather(
     measures: list[Measure],
     found: Found,
     failures: dict[str, str],
-    owner: Int[np.ndarray, " places"],
+    owner: Int[np.ndarray, " rows"],
     subject: Subject,
     context: Context,
 ) -> tuple[list[Record], dict[str, str]]:
-    """Brings together what all processes have found.
+    """Merges what all processes have found.
 
     Args:
         measures: that were computed.
@@ -220,8 +220,8 @@ def _gather(
         arrays = {}
         for name, spec in measure.arrays.items():
             array = blank(spec, subject.sizes)
-            for place, values in rows.items():
-                array[place] = values[name]
+            for index, values in rows.items():
+                array[index] = values[name]
             arrays[name] = hosts.merge(array, owner)
         record = Record(
             name=measure.name,

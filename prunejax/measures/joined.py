@@ -156,31 +156,31 @@ def _blank(part: Part, like: Record) -> Record:
 
 
 def _joined(records: Sequence[Record], members: Members, rows: Sequence[np.ndarray]) -> Record:
-    """A measure of all members; what is of one model of each sparsity is the first part's."""
+    """A measure of all members; one of a single model of each sparsity is the first part's."""
     first = records[0]
     failed = [record.subject.failed for record in records]
     subject = dataclasses.replace(
         first.subject,
         seeds=members.seeds,
         sparsities=members.sparsities,
-        failed=_placed(failed, rows),
+        failed=_merged(failed, rows),
     )
     measured = [record.measured for record in records]
     of_models = next(iter(first.specs.values())).dims[0] == "models"
     arrays = {}
     for name in first.specs:
         values = [record.arrays[name] for record in records]
-        arrays[name] = _placed(values, rows) if of_models else _first_measured(values, measured)
-    whole = _placed(measured, rows) if of_models else np.any(measured, axis=0)
+        arrays[name] = _merged(values, rows) if of_models else _first_measured(values, measured)
+    whole = _merged(measured, rows) if of_models else np.any(measured, axis=0)
     return dataclasses.replace(first, subject=subject, arrays=arrays, measured=whole)
 
 
-def _placed(values: Sequence[np.ndarray], rows: Sequence[np.ndarray]) -> np.ndarray:
+def _merged(values: Sequence[np.ndarray], rows: Sequence[np.ndarray]) -> np.ndarray:
     """The parts' values `[models of the part, ...]` as one array `[models, ...]`."""
     count = sum(map(len, rows))
     whole = np.empty((count, *values[0].shape[1:]), values[0].dtype)
-    for of_part, places in zip(values, rows, strict=True):
-        whole[places] = of_part
+    for of_part, indices in zip(values, rows, strict=True):
+        whole[indices] = of_part
     return whole
 
 
@@ -191,7 +191,7 @@ def _first_measured(values: Sequence[np.ndarray], measured: Sequence[np.ndarray]
 
 
 def _trouble(record: Record, first: Record) -> str:
-    """What keeps two parts of a measure from being joined; empty if nothing does."""
+    """Why two parts of a measure cannot be joined; empty if they can."""
     if (record.version, record.specs) != (first.version, first.specs):
         return "is of different versions; evaluate both again"
     if record.settings != first.settings:

@@ -1,7 +1,7 @@
 """Each model's mean Q-Score over the test images.
 
-In a file of its own, of a few bytes a model: by it seeds are compared also where the scores of
-every image, most of what is measured of a run, are not kept for all of them.
+It has its own file, of a few bytes a model: seeds can be compared by it where the scores of every
+image, the largest measure of a run, are not kept for all of them.
 """
 
 import numpy as np

@@ -20,8 +20,14 @@ def knn_predict(
 ) -> Int[Array, " test"]:
     """The commonest label of the `k` nearest training examples, Euclidean; of several the lowest.
 
-    Concrete arrays on CPU are searched by scikit-learn, ten times as fast there as `top_k`, which
+    On CPU concrete arrays are searched by scikit-learn, ten times as fast there as `top_k`; that
     serves elsewhere and under transformations.
+
+    Args:
+        train_representations: float `[train, dim]`.
+        train_labels: int `[train]`.
+        test_representations: float `[test, dim]`.
+        k: neighbours that vote.
 
     Raises:
         ValueError: if there are fewer than `k` training examples.
@@ -85,7 +91,7 @@ def _nearest(
 ) -> Int[Array, "queries k"]:
     """Indices of the `k` training rows nearest to each test row.
 
-    Without `test`: of those nearest to each training row, itself apart.
+    Without `test`: those nearest to each training row, other than itself.
     """
     if test is None and _concrete_on_cpu(train):
         from sklearn.neighbors import NearestNeighbors
@@ -117,7 +123,7 @@ def _nearest_by_products(
         others = nearness.at[itself].set(-jnp.inf, mode="drop")
         return jax.lax.top_k(others, k)[1]
 
-    # In blocks, so that the distances to all queries are never held at once.
+    # In blocks, so that the distances to all queries are never in memory at once.
     return jax.lax.map(search_one, (queries - centre, itself), batch_size=256)
 
 

@@ -12,13 +12,13 @@ from prunejax.measures.entry import ArraySpec, Context, Measure, ModelOutputs
 from prunejax.measures.record import DTYPES, check_values, shape_of
 
 Values = dict[str, np.ndarray]
-"""Of one model: a measure's arrays without their first dimension."""
+"""A measure's arrays of one model, without their first dimension."""
 
 
 def measure_model(
     measure: Measure, outputs: ModelOutputs, context: Context, sizes: Mapping[str, int]
 ) -> Values:
-    """What a measure finds of one model, in the dtypes of its file.
+    """Computes a measure of one model, in the dtypes of its file.
 
     Args:
         measure: the entry.
@@ -27,7 +27,7 @@ def measure_model(
         sizes: of the dimensions its arrays can have.
 
     Raises:
-        UserError: if it returns something else than its entry tells.
+        UserError: if it returns something else than its entry says.
         Exception: of the measure's own.
     """
     returned = measure.function(outputs, context)
@@ -67,8 +67,8 @@ def why_it_failed(error: Exception, measure: Measure) -> str:
     if isinstance(error, UserError):
         return text
     code = getattr(inspect.unwrap(measure.function), "__code__", None)
-    place = ""
+    where = ""
     for frame in traceback.extract_tb(error.__traceback__):
         if code is not None and frame.filename == code.co_filename:
-            place = f" ({pathlib.PurePath(frame.filename).name}, line {frame.lineno})"
-    return f"{type(error).__name__}: {text}{place}"
+            where = f" ({pathlib.PurePath(frame.filename).name}, line {frame.lineno})"
+    return f"{type(error).__name__}: {text}{where}"

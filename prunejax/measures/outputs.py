@@ -26,7 +26,14 @@ def one_by_one(
     dataset: Dataset,
     settings: MeasureSettings,
 ) -> Iterator[ModelOutputs]:
-    """Yields the outputs of each of these models; nothing is computed until it is asked for."""
+    """Yields the outputs of each of these models, which are computed at first use.
+
+    Args:
+        trained: the run.
+        rows: the models, int `[rows]`.
+        dataset: its images.
+        settings: of the probes.
+    """
     for row in rows:
         yield _of_model(trained, int(row), dataset, settings)
 
@@ -55,7 +62,7 @@ def streamed(
         advance(len(models) * (batch.examples.stop - batch.examples.start))
         if batch.examples.stop < len(dataset.test_images):
             continue
-        # These models have seen all images. What is held is theirs only, never the population's.
+        # These models have seen all images: only their outputs are in memory, not the population's.
         representations = np.concatenate([batch[0] for batch in batches], axis=1)
         logits = np.concatenate([batch[1] for batch in batches], axis=1)
         batches = []
@@ -81,10 +88,10 @@ def _of_model(
 def _apply_to_fitted(
     trained: RestoredPopulation, row: int, dataset: Dataset, settings: MeasureSettings
 ) -> Features:
-    asked = settings.depth_examples
-    if asked is not None and asked > len(dataset.train_labels):
+    requested = settings.depth_examples
+    if requested is not None and requested > len(dataset.train_labels):
         raise UserError(
-            f"measure.depth_examples is {asked}, "
+            f"measure.depth_examples is {requested}, "
             f"but there are {len(dataset.train_labels)} training images"
         )
     images = dataset.train_images[fitted_examples(dataset, settings)]

@@ -1,4 +1,4 @@
-"""What one measure found in one run, as it stands in its file, and what must hold of it."""
+"""One measure of one run, as it is in its file, and its checks."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from prunejax.config.errors import explain
 from prunejax.measures.entry import ArraySpec, Column, Measure
 
 FIRST_DIM = {"all": "models", "probed": "models", "first": "levels"}
-"""Of a measure's arrays, by the models it measures."""
+"""The first dimension of a measure's arrays, by the models it measures."""
 DTYPES = {"i": np.int32, "f": np.float32, "b": np.bool_}
 BLANK = {"i": 0, "f": np.nan, "b": False}
 """What an array holds where nothing was measured."""
@@ -39,7 +39,7 @@ class Subject:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Of the dimensions."""
+        """The size of each dimension."""
         return {
             "models": len(self.seeds),
             "levels": len(np.unique(self.sparsities)),
@@ -101,7 +101,7 @@ def check_entry(measure: Measure) -> None:
     """Refuses a measure that cannot be kept in a file.
 
     Raises:
-        UserError: saying what is wrong with the entry.
+        UserError: with the fault of the entry.
     """
     if not re.fullmatch("[a-z0-9_]+", measure.name):
         raise UserError(f"its name is {measure.name!r}; use lower-case letters, digits and _")
@@ -124,7 +124,11 @@ def check_entry(measure: Measure) -> None:
 
 
 def check_spec(spec: ArraySpec) -> None:
-    """Raises a ValueError that says what is wrong with it."""
+    """Checks the dtype and dimensions of an array.
+
+    Raises:
+        ValueError: with the fault.
+    """
     if spec.kind not in DTYPES:
         raise ValueError(f"kind {spec.kind!r} is none of {', '.join(DTYPES)}")
     if spec.dims[:1] not in (("models",), ("levels",)):
@@ -144,16 +148,20 @@ def settings_from_json(text: str) -> dict[str, Any]:
         fields = json.loads(text)
         MeasureSettings(**fields)
     except ValidationError as error:
-        told = explain(error, "measure")
+        message = explain(error, "measure")
     except (ValueError, TypeError) as error:
-        told = str(error)
+        message = str(error)
     else:
         return fields
-    raise ValueError(f"settings are not those of this version ({told})")
+    raise ValueError(f"settings are not those of this version ({message})")
 
 
 def check_subject(subject: Subject) -> None:
-    """Raises a ValueError unless the arrays fit each other and hold values that can be."""
+    """Checks that the arrays fit each other and have possible values.
+
+    Raises:
+        ValueError: with the fault.
+    """
     for name, (kind, dims) in SUBJECT.items():
         array = getattr(subject, name)
         if array.dtype.kind != kind or array.ndim != len(dims):
@@ -200,7 +208,11 @@ def check_values(
 
 
 def check_record(record: Record) -> None:
-    """Raises a ValueError unless all that a record holds fits together."""
+    """Checks that everything in a record fits together.
+
+    Raises:
+        ValueError: with the fault.
+    """
     check_subject(record.subject)
     firsts = set()
     for name, spec in record.specs.items():

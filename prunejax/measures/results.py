@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 
 from prunejax.config import Config
-from prunejax.config.levels import as_asked
+from prunejax.config.levels import as_requested
 from prunejax.measures import metrics
 from prunejax.measures.entry import Column
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RunMeasures:
-    """What one run's models do with the test images."""
+    """The measures of one run's models."""
 
     config: Config
-    """Of the run; its `measure` is what these measures were made with, where one depends on it."""
+    """The configuration of the run, in `measure` with the settings of these measures."""
     seeds: np.ndarray
     """int32 `[models]`."""
     sparsities: np.ndarray
@@ -28,12 +28,12 @@ class RunMeasures:
     """int32 `[examples]`."""
     class_names: tuple[str, ...]
     data_checksum: str
-    """Of the data it was trained and measured on."""
+    """The checksum of the data it was trained and measured on."""
     arrays: Mapping[str, np.ndarray]
     """By name, for instance `predictions`: `[models, ...]`, or `[levels, ...]` for arrays of one
     model of each sparsity, ascending. NaN, 0 or False where nothing was measured."""
     dims: Mapping[str, tuple[str | int, ...]]
-    """Of each array, for instance `("models", "examples")`."""
+    """The dimensions of each array, for instance `("models", "examples")`."""
     measured: Mapping[str, np.ndarray]
     """For which models or levels each array was measured: bool, of its first dimension."""
     columns: tuple[Column, ...] = ()
@@ -52,10 +52,10 @@ class RunMeasures:
 
     @property
     def levels(self) -> list[float]:
-        """The different sparsities, ascending, as they were asked for."""
+        """The different sparsities, ascending, as they were requested."""
         if self.level is not None:
             return [self.level]
-        return [as_asked(level) for level in np.unique(self.sparsities)]
+        return [as_requested(level) for level in np.unique(self.sparsities)]
 
     @property
     def start_fraction(self) -> float | None:

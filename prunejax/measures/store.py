@@ -24,7 +24,7 @@ from prunejax.measures.results import RunMeasures
 from prunejax.types import Path
 
 FAILED = "failed.json"
-"""Beside the measures' files: of those that failed, why."""
+"""The file next to the measures' that says why others failed."""
 REQUIRED = "predictions"
 """The measure without which there are none of a run."""
 AGAIN = "run experiments.evaluate again"
@@ -112,7 +112,7 @@ def _widened(array: np.ndarray) -> np.ndarray:
 
 
 def note_failures(run_dir: Path, tried: Iterable[str], failures: Mapping[str, str]) -> None:
-    """Notes why measures have no file, which a report shows in their place.
+    """Notes why measures have no file, which a report shows instead of them.
 
     Args:
         run_dir: the run's directory.
@@ -160,10 +160,10 @@ def read(path: Path) -> Record:
         record = _from_arrays(path.stem, content)
         check_record(record)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        told = " ".join(str(error).split())[:200]
+        message = " ".join(str(error).split())[:200]
         if isinstance(error, KeyError):
-            told = f"it lacks {told}"
-        raise UserError(f"{path}: {told}; {AGAIN}") from None
+            message = f"it lacks {message}"
+        raise UserError(f"{path}: {message}; {AGAIN}") from None
     return record
 
 
@@ -263,7 +263,7 @@ def _contradiction(
 def _as_registered(record: Record, path: Path) -> Record:
     """A record with the columns of its measure's entry, if that is registered, and all settings.
 
-    A setting that the measure has come to depend on since then has its default, which means as
+    A setting on which the measure depends since a later version has its default, which means as
     before: such a file is not outdated.
 
     Raises:
@@ -294,8 +294,8 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run experiments.evaluate first") from None
     except UNREADABLE as error:
-        told = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} cannot be read ({told}); {AGAIN}") from None
+        message = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} cannot be read ({message}); {AGAIN}") from None
 
 
 def _from_arrays(name: str, content: dict[str, np.ndarray]) -> Record:

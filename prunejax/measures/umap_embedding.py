@@ -6,18 +6,18 @@ from prunejax.config import UserError
 from prunejax.measures.entry import MEASURES, ArraySpec, Context, Measure, ModelOutputs
 
 NEIGHBORS = 15
-"""Of each image, to which its distance is kept: UMAP's default."""
+"""Neighbours of each image: UMAP's default."""
 FEWEST = 4
 """Images of which UMAP can make a map of two dimensions: its start needs three eigenvectors."""
 
 
 def measure_umap(outputs: ModelOutputs, context: Context) -> dict[str, np.ndarray]:
-    """The places `umap` of the test images, of arbitrary scale.
+    """The positions `umap` of the test images, of arbitrary scale.
 
     Source: McInnes et al. 2018.
 
     Raises:
-        UserError: if there are fewer test images than it can place.
+        UserError: if there are too few test images.
     """
     images = len(context.test_labels)
     if images < FEWEST:

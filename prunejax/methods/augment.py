@@ -65,7 +65,7 @@ def normalise(images: Float[Array, "*n h w c"], config: Data) -> Float[Array, "*
 
     Args:
         images: with values in [0, 1].
-        config: whose `mean` and `std` are known, see `data.with_statistics`.
+        config: with a `mean` and a `std`, see `data.with_statistics`.
 
     Raises:
         ValueError: if they are not.
@@ -82,7 +82,7 @@ def normalise(images: Float[Array, "*n h w c"], config: Data) -> Float[Array, "*
 
 
 def pad_and_crop(key: Key, image: AnyImage, *, padding: int) -> AnyImage:
-    """Pads with black on all sides, then cuts a window of the old size at a uniformly random place.
+    """Pads with black on all sides, then cuts a window of the old size at a random position.
 
     Args:
         key: of this draw.
@@ -108,8 +108,8 @@ def resized_crop(
 ) -> Image:
     """Cuts a random box and resizes it bilinearly to the image's size.
 
-    As in torchvision, the first of ten draws that fits is taken. If none does, it is the largest
-    box of the asked ratios in the middle: the whole image, unless that is more elongated.
+    As in torchvision, the box is the first of ten draws that fits. If none does, it is the largest
+    box of the requested ratios in the middle: the whole image, unless that is more elongated.
 
     Args:
         key: of this draw.
@@ -133,7 +133,7 @@ def resized_crop(
     box_height = jnp.where(fits.any(), heights[first], largest_height)
     box_width = jnp.where(fits.any(), widths[first], largest_width)
 
-    # Its place, and the resampling, which is linear along each axis.
+    # Its position, and the resampling, which is linear along each axis.
     top = jnp.floor(jax.random.uniform(top_key) * (height - box_height + 1))
     left = jnp.floor(jax.random.uniform(left_key) * (width - box_width + 1))
     top = jnp.where(fits.any(), top, (height - largest_height) // 2)
@@ -184,13 +184,13 @@ def colour_jitter(
     least = jnp.maximum(0, 1 - blends)
     factors = jax.random.uniform(factor_key, (3,), minval=least, maxval=1 + blends)
     hue = jax.random.uniform(hue_key, minval=-strengths[HUE], maxval=strengths[HUE])
-    order = jax.random.permutation(order_key, 4)  # the number of the change at each place
+    order = jax.random.permutation(order_key, 4)  # the number of the change at each position
 
     # The hue shift is computed once, between two rounds of the three cheap blends, instead of at
-    # each of its possible places.
-    hue_place, places = jnp.argmax(order == HUE), jnp.arange(3)
-    before_hue = places < hue_place
-    blends = order[jnp.where(before_hue, places, places + 1)]
+    # each of its possible positions.
+    hue_position, positions = jnp.argmax(order == HUE), jnp.arange(3)
+    before_hue = positions < hue_position
+    blends = order[jnp.where(before_hue, positions, positions + 1)]
     jittered = _blend_in_turn(image, blends, factors, before_hue)
     jittered = _blend_in_turn(_shift_hue(jittered, hue), blends, factors, ~before_hue)
     return jnp.where(jax.random.bernoulli(choice_key, probability), jittered, image)
@@ -203,12 +203,12 @@ def _blend_in_turn(
     active: Bool[Array, "3"],
 ) -> RGB:
     """Makes the first three changes in this order, those of them that are `active`."""
-    for place in range(3):
-        kind = order[place]
+    for position in range(3):
+        kind = order[position]
         gray = _gray(image)
         # Brightness blends with black, contrast with the mean gray, saturation with the gray image.
         base = jnp.where(kind == 0, 0.0, jnp.where(kind == 1, gray.mean(), gray))
-        factor = jnp.where(active[place], factors[kind], 1.0)
+        factor = jnp.where(active[position], factors[kind], 1.0)
         image = jnp.clip(factor * image + (1 - factor) * base, 0, 1)
     return image
 

@@ -28,7 +28,7 @@ class Objective(NamedTuple):
     """The field of the configuration that says how views are drawn."""
     collapsed_loss: Callable[[Config, int], float] | None = None
     """`(settings, views x batch) -> loss` of an encoder that maps all images to one point, if the
-    method knows such a plateau. A model that stays there is frozen."""
+    method knows such a plateau. A model that stays there has failed."""
 
 
 class Method(NamedTuple):
@@ -36,11 +36,11 @@ class Method(NamedTuple):
 
     name: str
     label: str
-    """How tables and figures call it, for instance `SCL`."""
+    """The name in tables and figures, for instance `SCL`."""
     colour: str
-    """Of its points and bars, as Matplotlib writes it."""
+    """The colour of its points and bars, as Matplotlib writes it."""
     objective: Objective
-    """Of its first stage; all later stages, and fine-tuning, classify by cross-entropy."""
+    """The objective of its first stage; later stages and fine-tuning classify by cross-entropy."""
     stages: tuple[str, ...] = ("sup",)
     """The fields of the configuration with the settings of its stages, in order."""
 
@@ -51,5 +51,5 @@ METHODS: Registry[Method] = Registry("method", "prunejax.methods")
 def accuracy_of(
     logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]
 ) -> Float[Array, ""]:
-    """The fraction of a batch whose largest logit is the label's."""
+    """The fraction of a batch in which the largest logit is the label's."""
     return (logits.argmax(axis=-1) == labels).mean()

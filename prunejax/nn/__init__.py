@@ -1,6 +1,6 @@
 """Package `nn`: the networks of a model, written so that populations can be vmapped over them fast.
 
-It is open to architectures: a file here, or a module of one's own, that adds an `Architecture` to
+It is open to architectures: a file here, or a custom module, that adds an `Architecture` to
 `ARCHITECTURES` (see `resnet`, and `layers` for what encoders share).
 """
 

@@ -84,7 +84,7 @@ def _make_unrolled(
     @jax.named_scope("input_gradient")
     def image_gradient(gradient: Array, kernel: Kernel) -> Images:
         like = jax.ShapeDtypeStruct(image_shape, kernel.dtype)
-        # XLA's own is as fast without strides. What is small is a matrix product.
+        # Without strides XLA's own is as fast, and a small convolution is a matrix product.
         worthwhile = platform == "cpu" and (by_onednn or set(strides) != {1})
         if worthwhile and not _is_small(like, kernel, strides, padding):
             found = by_phases(gradient, kernel, image_shape, strides, padding, fast)
@@ -108,7 +108,7 @@ def _make_unrolled(
         return forward(images, kernel)
 
     # The barriers keep XLA from computing its operands anew, element by element, within the
-    # transpositions that the kernel's gradient begins with: on CPU those took 40% of a step.
+    # transpositions at the start of the kernel's gradient: on CPU those took 40% of a step.
     # They serve only where the compiler's option is set that keeps them (`training.programs`).
     def remember(images: Images, kernel: Kernel) -> tuple[Array, tuple[Array, Array]]:
         images = lax.optimization_barrier(images)
@@ -124,7 +124,7 @@ def _make_unrolled(
 
 
 def _onednn_can(images: Images, kernel: Kernel, strides: Strides, padding: Padding) -> bool:
-    """Whether oneDNN takes this convolution, and does not leave it to what is faster."""
+    """Whether oneDNN can compute this convolution, and nothing else is faster."""
     if _is_small(images, kernel, strides, padding):
         return False
     kind = onednn.Kind(kernel.shape[:2], tuple(strides), tuple(padding), images.dtype.name)
@@ -184,7 +184,15 @@ def im2col(
     padding: Padding,
     **unused: object,
 ) -> Output:
-    """A convolution as a matrix product of patches."""
+    """Computes a convolution as a matrix product of patches.
+
+    Args:
+        images: `[batch, height, width, channels]`.
+        kernel: `[rows, columns, channels, features]`.
+        strides: along height and width.
+        padding: zeros above and below, then left and right.
+        unused: the other arguments of `lax.conv_general_dilated`.
+    """
     height, width, channels, features = kernel.shape
     down, right = strides
     padded = jnp.pad(images, ((0, 0), *padding, (0, 0)))

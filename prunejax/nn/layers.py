@@ -20,14 +20,14 @@ Features = Float[Array, "batch height width channels"]
 
 
 class Block(NamedTuple):
-    """The place of a residual block in its network."""
+    """The position of a residual block in its network."""
 
     name: str
-    """What the names of its parameters begin with, for instance `group1_block0`."""
+    """The prefix of its parameters' names, for instance `group1_block0`."""
     width: int
     """The channels of its output."""
     stride: int
-    """Of its first convolution: 2 where a group halves the image, else 1."""
+    """The stride of its first convolution: 2 where a group halves the image, else 1."""
 
 
 def make_conv(dtype: str, strategy: str) -> Callable[..., nn.Conv]:
@@ -57,7 +57,7 @@ def residual_blocks(depth: int, layers_outside: int, widen_factor: int) -> list[
     """The blocks of a residual network for CIFAR, from the first to the last.
 
     Each of three groups has as many blocks, of two layers each, and 16, 32 or 64 times
-    `widen_factor` channels; the second and the third group begin with a stride of 2.
+    `widen_factor` channels; the first convolution of the second and of the third has a stride of 2.
     Source: He et al. 2016, sec. 4.2; Zagoruyko & Komodakis 2016, table 1.
 
     Args:

@@ -115,7 +115,7 @@ _normalise_batch.defvjp(_forward, _backward)
 def _sum(x: Features, platform: str) -> PerChannel:
     """The sum over all axes but the last.
 
-    It is taken image by image first, so that devices may share the images.
+    It is computed image by image first, so that devices may share the images.
     """
     x = x.reshape(len(x), -1, x.shape[-1])
     if platform == "cpu":

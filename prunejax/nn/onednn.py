@@ -31,9 +31,9 @@ CALL = "__onednn$convolution"
 NUMBERS = ("NHWC", "HWIO", "NHWC")
 """The order of the dimensions of images, kernel and output, as `lax` writes it."""
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
-"""Of the largest output, by the dtype: what two orders of summation may differ by."""
+"""How far two orders of summation may differ, by dtype, as a fraction of the largest output."""
 TRIAL = "own.difference(own.Kind((3, 3), (1, 1), ((1, 1), (1, 1)), {dtype!r}))"
-"""What is called in another process; what it finds does not matter there."""
+"""The call in another process, where its result does not matter."""
 Pairs = tuple[tuple[int, int], ...]
 
 
@@ -54,7 +54,14 @@ class Kind(NamedTuple):
 def convolve(
     images: Array, kernel: Array, strides: Sequence[int], padding: Sequence[tuple[int, int]]
 ) -> Array:
-    """The convolution by oneDNN, `[batch, rows, columns, features]`; images NHWC, kernel HWIO."""
+    """Returns the convolution by oneDNN, `[batch, rows, columns, features]`.
+
+    Args:
+        images: NHWC.
+        kernel: HWIO.
+        strides: along height and width.
+        padding: zeros above and below, then left and right.
+    """
 
     def by_xla(images: Array, kernel: Array) -> Array:
         return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=NUMBERS)
@@ -110,7 +117,7 @@ def trouble(kind: Kind) -> str | None:
 
 @cache
 def _last_words(dtype: str) -> str | None:
-    """What another process said that the call of a dtype has ended; None if it lives."""
+    """The last line of another process that the call of a dtype has ended; None if it works."""
     noted = _note_of(dtype)
     if noted.exists():
         return None
@@ -128,17 +135,17 @@ def _last_words(dtype: str) -> str | None:
             noted.parent.mkdir(parents=True, exist_ok=True)
             noted.touch()
         return None
-    told = (done.stderr.strip().splitlines() or ["without a word"])[-1]
-    return f"its {dtype} ends the process ({told[:200]})"
+    message = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    return f"its {dtype} ends the process ({message[:200]})"
 
 
 def _note_of(dtype: str) -> Path:
-    """The file that is there if the call of a dtype lives, with this jaxlib on such a processor."""
+    """The file that is there if the call of a dtype works, with this jaxlib on such a processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    # Of all cores alike; what else stands there, for instance their frequency, changes.
+    # The same for all cores; other lines, for instance their frequency, change.
     named = {line for line in lines if line.startswith(("model name", "flags"))}
     processor = hashlib.sha256("".join(sorted(named)).encode()).hexdigest()[:16]
     version = importlib.metadata.version("jaxlib")
@@ -168,9 +175,9 @@ def difference(kind: Kind) -> str | None:
         except Exception as error:  # of JAX or XLA, where the call is missing or has changed
             return in_one_line(error)
     ours, theirs = outputs
-    apart = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
-    if not apart <= TOLERANCE[kind.dtype]:
-        return f"it differs from XLA's by {apart:.2g} of the largest"
+    difference_found = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+    if not difference_found <= TOLERANCE[kind.dtype]:
+        return f"it differs from XLA's by {difference_found:.2g} of the largest"
     return None
 
 
@@ -187,5 +194,5 @@ _USED: dict[str, str] = {}
 
 
 def used() -> dict[str, str]:
-    """What computes each kind of convolution for which this process has asked for oneDNN."""
+    """What computes each kind of convolution for which oneDNN was requested in this process."""
     return dict(_USED)

@@ -81,7 +81,7 @@ def _apply_block(
     inner = nn.relu(norm(name=f"{name}_norm0")(hidden))
     hidden = conv(width, (3, 3), padding=1, name=f"{name}_conv1")(inner)
     hidden = norm(name=f"{name}_norm1")(hidden)
-    # The sum is activated, unlike in WideResNet, so that the next block begins with a convolution.
+    # The sum is activated, unlike in WideResNet, so the next block starts with a convolution.
     output = nn.relu(_shortcut(x, block) + hidden)
     return output, [mean_over_positions(inner), mean_over_positions(output)]
 

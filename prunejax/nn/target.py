@@ -25,7 +25,7 @@ _TARGET: ContextVar[Target | None] = ContextVar("target", default=None)
 
 
 def target() -> Target:
-    """Of the program that is being traced; by default JAX's own platform."""
+    """Returns the devices of the program that is being traced; by default JAX's own platform."""
     return _TARGET.get() or Target(jax.default_backend())
 
 

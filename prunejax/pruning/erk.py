@@ -40,6 +40,12 @@ def erk(
 
     As `layerwise`, with `round((1 - density) * size)` weights pruned in each leaf; all together
     the sparsity is met to half a weight a leaf.
+
+    Args:
+        scores: what each weight is worth.
+        masks: what was kept so far; a pruned weight stays pruned.
+        sparsity: fraction of the prunable weights to prune, in [0, 1); may be traced.
+        prunable: `(path, leaf) -> bool`.
     """
     leaves = jax.tree_util.tree_leaves_with_path(scores)
     names = [path for path, leaf in leaves if prunable(path, leaf)]

@@ -18,6 +18,12 @@ def global_ranking(
     As `layerwise`, with the count over all prunable weights together and ties broken in the order
     of the leaves.
 
+    Args:
+        scores: what each weight is worth.
+        masks: what was kept so far; a pruned weight stays pruned.
+        sparsity: fraction of the prunable weights to prune, in [0, 1); may be traced.
+        prunable: `(path, leaf) -> bool`.
+
     Source: Paganini & Forde 2020, global unstructured pruning.
     """
     leaves = jax.tree_util.tree_leaves_with_path(scores)

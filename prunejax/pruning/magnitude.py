@@ -34,12 +34,26 @@ SCORES.add(Score("magnitude", score))
 def layerwise_masks(
     params: Tree, masks: Tree, sparsity: Scalar, prunable: Prunable = convolution_kernels
 ) -> Tree:
-    """`layerwise.layerwise` with the weights of `params` ranked by magnitude."""
+    """Returns masks of the same sparsity in each prunable leaf; see `layerwise.layerwise`.
+
+    Args:
+        params: whose weights are ranked by magnitude.
+        masks: what was kept so far; a pruned weight stays pruned.
+        sparsity: fraction of the prunable weights to prune, in [0, 1); may be traced.
+        prunable: `(path, leaf) -> bool`.
+    """
     return layerwise(magnitudes(params), masks, sparsity, prunable)
 
 
 def global_masks(
     params: Tree, masks: Tree, sparsity: Scalar, prunable: Prunable = convolution_kernels
 ) -> Tree:
-    """`global_ranking.global_ranking` with the weights of `params` ranked by magnitude."""
+    """Returns masks by one ranking of all prunable weights; see `global_ranking.global_ranking`.
+
+    Args:
+        params: whose weights are ranked by magnitude.
+        masks: what was kept so far; a pruned weight stays pruned.
+        sparsity: fraction of the prunable weights to prune, in [0, 1); may be traced.
+        prunable: `(path, leaf) -> bool`.
+    """
     return global_ranking(magnitudes(params), masks, sparsity, prunable)

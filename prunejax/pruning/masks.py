@@ -32,16 +32,16 @@ def head_kernel(path: tuple[Any, ...], leaf: Array) -> bool:
 
 
 def convolution_and_head_kernels(path: tuple[Any, ...], leaf: Array) -> bool:
-    """Both."""
+    """The kernels of convolutions and of the linear head."""
     return convolution_kernels(path, leaf) or head_kernel(path, leaf)
 
 
-def without(prunable: Prunable, spare: tuple[str, ...]) -> Prunable:
-    """`prunable` but for the leaves with one of the names `spare` in their path."""
+def without(prunable: Prunable, exclude: tuple[str, ...]) -> Prunable:
+    """Returns `prunable` without the leaves that have one of the names `exclude` in their path."""
 
     def chosen(path: tuple[Any, ...], leaf: Array) -> bool:
-        spared = set(name_of(path).split("/")) & set(spare)
-        return not spared and prunable(path, leaf)
+        excluded = set(name_of(path).split("/")) & set(exclude)
+        return not excluded and prunable(path, leaf)
 
     return chosen
 

@@ -15,9 +15,10 @@ from prunejax.types import Array, Scalar, Tree
 
 
 def n_of_m(keep: int, group: int) -> Allocation:
-    """The allocation that ends with `keep` weights in each group of `group`.
+    """Returns the allocation that ends with `keep` weights in each group of `group`.
 
-    On the way there a group loses as many weights as the sparsity comes nearest to.
+    Before that a group loses as many weights as come nearest to the sparsity. Its function raises
+    a UserError for a leaf with a number of input channels that `group` does not divide.
     """
 
     def achievable(sparsity: float) -> float:
@@ -38,21 +39,21 @@ def n_of_m(keep: int, group: int) -> Allocation:
                     f"allocation {keep}:{group}: {name_of(path)} has {inputs} input channels, "
                     f"which {group} does not divide; name a part of it in Pruning(exclude=...)"
                 )
-            return jnp.asarray(mask) & (_places(leaf, mask, group) >= pruned)
+            return jnp.asarray(mask) & (_positions(leaf, mask, group) >= pruned)
 
         return jax.tree_util.tree_map_with_path(update, scores, masks)
 
     return Allocation(f"{keep}:{group}", select, achievable)
 
 
-def _places(leaf: Array, mask: Array, group: int) -> Array:
-    """Each weight's place in its group, from 0 for the one to be pruned first."""
+def _positions(leaf: Array, mask: Array, group: int) -> Array:
+    """Each weight's position in its group, from 0 for the one to be pruned first."""
     *outer, inputs, outputs = leaf.shape
     shape = (*outer, inputs // group, group, outputs)
     # Pruned weights stay first. Both sorts are stable: of equal scores the lower index goes first.
     order = jnp.lexsort((leaf.reshape(shape), jnp.asarray(mask).reshape(shape)), axis=-2)
-    places = jnp.argsort(order, axis=-2)
-    return places.reshape(leaf.shape)
+    positions = jnp.argsort(order, axis=-2)
+    return positions.reshape(leaf.shape)
 
 
 ALLOCATIONS.add(n_of_m(2, 4))

@@ -46,6 +46,13 @@ class Pruner(NamedTuple):
     ) -> tuple[Tree, Tree]:
         """Prunes to `sparsity`; returns the pruned params and their masks.
 
+        Args:
+            params: of one model.
+            masks: what was kept so far.
+            sparsity: fraction of the prunable weights; may be traced.
+            key: for scores that are drawn.
+            gradients: of the parts of `params` that are trained, if the score needs them.
+
         Raises:
             UserError: if a prunable leaf has no gradient where the score needs them, or the score
                 or the allocation returns something of another structure than the params.
@@ -80,11 +87,11 @@ def make_pruner(config: Config, stage: str) -> Pruner:
     """The pruner of a stage.
 
     A head stage prunes, by `prune.head`, only the head and not the frozen encoder. A stage that
-    prunes nothing has the paper's pruner, whose updates never come: so dense and pruned runs share
-    their programs, and a score that this stage has no gradients for is not asked.
+    prunes nothing has the paper's pruner, which is never due: so a score for which this stage has
+    no gradients is not computed.
 
     Raises:
-        UserError: if the experiment names a score, a allocation or a schedule that there is not.
+        UserError: if the experiment names an unknown score, allocation or schedule.
     """
     pruning = config.experiment.pruning
     prunes_here = is_one_shot(config.experiment) or configured_schedule(config, stage) is not None

@@ -7,7 +7,7 @@ from prunejax.types import Key, Tree
 
 
 def score(params: Tree, gradients: Tree | None, key: Key) -> Tree:
-    """Uniform numbers in [0, 1), drawn anew at every update, for each leaf by a key of its own."""
+    """Uniform numbers in [0, 1), drawn again at every update, each leaf by its own key."""
     del gradients
     leaves, structure = jax.tree.flatten(params)
     scores = []

@@ -12,7 +12,7 @@ PART = 4096
 def count_pruned(size: int, sparsity: Scalar) -> int | Int[Array, ""]:
     """How many of `size` weights a sparsity prunes: the nearest whole number, of two the even one.
 
-    A traced sparsity is a float32, itself up to 3e-8 off what was asked for. Its product with the
+    A traced sparsity is a float32, up to 3e-8 from the requested one. Its product with the
     size may round the other way only within 1e-5 of a half, or 1e-3 for 100 million weights.
     """
     if isinstance(sparsity, int | float):

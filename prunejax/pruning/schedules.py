@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from prunejax.types import Array, Scalar
 
 StepNumber = int | np.integer | Array
-"""Of a stage, from 0; may be traced."""
+"""A step of a stage, from 0; may be traced."""
 
 
 class ScheduleSteps(NamedTuple):
@@ -50,6 +50,12 @@ def polynomial_schedule(
 
     It is s_f (1 - (1 - p)^power) with p = (step - begin) / (end - begin), clipped to [0, 1].
 
+    Args:
+        final_sparsity: s_f, reached at `end_step`.
+        begin_step: before which it is 0.
+        end_step: from which on it is s_f.
+        power: of the polynomial.
+
     Source: Zhu & Gupta 2017, eq. 1, with initial sparsity 0.
     """
 
@@ -65,7 +71,14 @@ def polynomial_schedule(
 def is_prune_step(
     step: Scalar, begin_step: Scalar, end_step: Scalar, every_steps: Scalar
 ) -> Bool[Array, ""]:
-    """Whether masks are updated before this step: at begin, begin + every, ..., always at end."""
+    """Whether masks are updated before this step: at begin, begin + every, ..., always at end.
+
+    Args:
+        step: of the stage; may be traced.
+        begin_step: of the first update.
+        end_step: of the last one.
+        every_steps: between two updates.
+    """
     since = jnp.asarray(step) - begin_step
     due = (since % every_steps == 0) | (jnp.asarray(step) == end_step)
     return (since >= 0) & (jnp.asarray(step) <= end_step) & due

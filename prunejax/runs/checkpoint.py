@@ -47,7 +47,7 @@ def save(manager: ocp.CheckpointManager, config: Config, step: int, state: Train
         state: after it.
 
     Raises:
-        UserError: if there is no room for it, or the save before it has failed.
+        UserError: if the disk has no room for it, or the save before it has failed.
     """
     run_dir = manager.directory.parent
     with disk_errors(run_dir):
@@ -91,7 +91,7 @@ def verify(manager: ocp.CheckpointManager, config: Config, step: int, like: Trai
 
 
 def stage_of(stage_steps: dict[str, int], step: int) -> str:
-    """The stage that a checkpoint at `step` belongs to; at the border of two it is the earlier."""
+    """Returns the stage of a checkpoint at `step`; at the border of two it is the earlier one."""
     ends = itertools.accumulate(stage_steps.values())
     return next(name for name, end in zip(stage_steps, ends, strict=True) if step <= end)
 
@@ -100,7 +100,7 @@ def stage_of(stage_steps: dict[str, int], step: int) -> str:
 def load_population(run_dir: str | Path) -> RestoredPopulation:
     """Restores the newest checkpoint of a run to NumPy, on any machine.
 
-    If it is damaged the one before is taken, with a warning.
+    If it is damaged it restores the one before, with a warning.
 
     Raises:
         UserError: if the directory is not a run, or has no checkpoint that can be restored, or one
@@ -175,7 +175,7 @@ def _first_restorable(
 
 
 def _refuse_unreadable(run_dir: Path, step_dir: Path, error: Exception) -> None:
-    """Refuses a checkpoint whose restoration failed for another reason than what its files hold.
+    """Refuses a checkpoint that could not be restored for another reason than its files' content.
 
     Raises:
         UserError: if memory has run out, or the disk refuses one of the files.
@@ -213,10 +213,16 @@ def set_aside(run_dir: Path, damaged: tuple[int, ...]) -> None:
 def restore(
     manager: ocp.CheckpointManager, config: Config, provenance: dict[str, Any], step: int
 ) -> RestoredPopulation:
-    """One checkpoint.
+    """Restores one checkpoint.
+
+    Args:
+        manager: of the run.
+        config: of the run.
+        provenance: of the run, see `load_provenance`.
+        step: of the checkpoint.
 
     Raises:
-        UserError: if it is whole, and cannot be this run's.
+        UserError: if it is as it was written, and cannot be this run's.
         Exception: if it cannot be read.
     """
     members = members_of(config)
@@ -269,7 +275,7 @@ def _check_note(
 
 
 def _check_shapes(shapes: TrainState, state: TrainState) -> None:
-    """Refuses arrays that are those that were written, and others than the settings ask for."""
+    """Refuses arrays of other shapes or dtypes than the settings make."""
     wanted = jax.tree.leaves_with_path(shapes)
     for (path, expected), leaf in zip(wanted, jax.tree.leaves(state), strict=True):
         if (leaf.shape, leaf.dtype) != (expected.shape, expected.dtype):
@@ -291,7 +297,7 @@ def _check_finite(members: Members, state: TrainState) -> None:
 def _check_masks(
     config: Config, stage_steps: dict[str, int], step: int, members: Members, state: TrainState
 ) -> None:
-    """Refuses masks that are not of the sparsity that the schedule asks for."""
+    """Refuses masks of another sparsity than the schedule's."""
     first = next(iter(stage_steps))
     prunable = make_pruner(config, first).prunable
     for row in np.flatnonzero(state.failed_at < 0):
@@ -307,7 +313,13 @@ def _check_masks(
 
 
 def load_parent(config: Config, workdir: Path, members: Members, data_checksum: str) -> TrainState:
-    """The dense parent's final state for each of `members`, by seed.
+    """Returns the dense parent's final state for each member, by seed.
+
+    Args:
+        config: of the one-shot run.
+        workdir: where the dense run's directory is.
+        members: of the one-shot run.
+        data_checksum: of its data.
 
     Raises:
         UserError: if the parent is missing, unfinished, made with other settings or data, or lacks
@@ -322,7 +334,7 @@ def load_parent(config: Config, workdir: Path, members: Members, data_checksum: 
         )
     dense = load_population(run_dir)
     if dense.step < dense.total_steps:
-        raise UserError(f"{run_dir} stands at step {dense.step} of {dense.total_steps}; {command}")
+        raise UserError(f"{run_dir} is at step {dense.step} of {dense.total_steps}; {command}")
     refuse_other_parent(config, dense.config, run_dir, data_checksum, dense.data_checksum)
     rows = {int(seed): row for row, seed in enumerate(dense.seeds)}
     missing = sorted(set(members.seeds.tolist()) - rows.keys())

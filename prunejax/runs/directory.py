@@ -1,7 +1,7 @@
-"""A run's directory: what it says of itself, and who may write in it.
+"""A run's directory: what it says about itself, and which process may write in it.
 
 `<run_dir>/{config.json, provenance.json, metrics.jsonl, checkpoints/<step>/, measures/}`, on a disk
-or in a bucket (`gs://`, `s3://`). A bucket has no locks, and room without end.
+or in a bucket (`gs://`, `s3://`). A bucket has no locks, and its room is not checked.
 """
 
 import contextlib
@@ -25,10 +25,10 @@ from prunejax.types import Path, Tree
 
 
 def check_run(run_dir: Path, config: Config, dataset: Dataset) -> bool:
-    """Whether this run was begun before. Changes nothing.
+    """Returns whether this run was started before. Changes nothing.
 
     Raises:
-        UserError: if the directory holds a run of other settings that decide results, or of other
+        UserError: if the directory holds a run of other result-defining settings, or of other
             data, or one that is being trained, or measures of models that are not there.
     """
     require_no_backslash(run_dir)
@@ -57,7 +57,7 @@ def check_run(run_dir: Path, config: Config, dataset: Dataset) -> bool:
 
 
 def _has_measures(run_dir: Path) -> bool:
-    """Whether its models were measured, which only those of a finished run are."""
+    """Whether its models were measured, as only those of a finished run are."""
     directory = run_dir / "measures"
     return directory.exists() and any(path.suffix == ".npz" for path in directory.iterdir())
 
@@ -99,9 +99,9 @@ def open_run(
     stage_steps: dict[str, int],
     state: Tree,
 ) -> Iterator[None]:
-    """Creates the run directory if need be, notes this session in it, and holds its lock.
+    """Creates the run directory if needed, notes this session in it, and holds its lock.
 
-    Of several processes the first does; all go on when it is done.
+    With several processes the first does; all go on when it is done.
 
     Args:
         run_dir: the directory.
@@ -261,7 +261,7 @@ def is_remote(path: Path) -> bool:
 def _lock(file: TextIO, kind: int = fcntl.LOCK_EX) -> None:
     """Takes the lock for as long as `file` is open.
 
-    The system lets go of it when the process ends, however it does.
+    The system releases it when the process ends, however it ends.
     """
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
@@ -274,14 +274,14 @@ def _lock(file: TextIO, kind: int = fcntl.LOCK_EX) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a file that appears whole or not at all."""
+    """Writes a file that appears complete or not at all."""
     with whole_file(path) as temporary:
         temporary.write_text(text)
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Gives where to write what is to be at `path`; it is there once the block has ended well."""
+    """Yields a temporary path, which is renamed `path` if the block ends without an error."""
     if is_remote(path):
         yield path
         return

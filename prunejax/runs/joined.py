@@ -24,7 +24,7 @@ class JoinedRun(NamedTuple):
 
     config: Config
     directories: list[Path]
-    """Of the parts, by their seeds."""
+    """The directories of the parts, by their seeds."""
     rows: list[np.ndarray]
     """For each part, the indices of its models among all."""
     provenance: dict[str, Any]
@@ -129,8 +129,8 @@ def _joined_curves(
 ) -> list[dict[str, Any]]:
     """The lines that a run of all seeds would have, of the steps that all of its parts report.
 
-    Of a part that reports more often the means are taken; metrics that some part lacks are left
-    out. Times are those of the first part.
+    Of a part that reports more often the means count; metrics that some part lacks are left out.
+    Times are those of the first part.
 
     Args:
         run_dirs: of the parts.
@@ -138,24 +138,24 @@ def _joined_curves(
         models: how many there are in all.
 
     Returns:
-        lines for `metrics.jsonl`, whose metrics are lists of six significant digits.
+        Lines for `metrics.jsonl`, with metrics as lists of six significant digits.
 
     Raises:
         UserError: if one is missing or damaged.
     """
     parts = [
-        load_curves(run_dir, len(places)) for run_dir, places in zip(run_dirs, rows, strict=True)
+        load_curves(run_dir, len(indices)) for run_dir, indices in zip(run_dirs, rows, strict=True)
     ]
     common = set.intersection(*({line["step"] for line in lines} for lines in parts))
     joined = []
-    for alike in zip(*(at_steps(lines, common) for lines in parts), strict=True):
-        line = {name: alike[0][name] for name in ABOUT if name in alike[0]}
-        for name in alike[0]:
-            if name in line or not all(name in part for part in alike):
+    for same_step in zip(*(at_steps(lines, common) for lines in parts), strict=True):
+        line = {name: same_step[0][name] for name in ABOUT if name in same_step[0]}
+        for name in same_step[0]:
+            if name in line or not all(name in part for part in same_step):
                 continue
             whole = np.empty(models)
-            for part, places in zip(alike, rows, strict=True):
-                whole[places] = part[name]
+            for part, indices in zip(same_step, rows, strict=True):
+                whole[indices] = part[name]
             line[name] = [rounded(value) for value in whole.tolist()]
         joined.append(line)
     return joined

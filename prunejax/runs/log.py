@@ -18,7 +18,7 @@ from prunejax.training.progress import Progress
 from prunejax.types import Path
 
 ABOUT = ("stage", "step", "time")
-"""What a line says besides its metrics."""
+"""The fields of a line that are no metrics."""
 MOST_STEPS = 2**53
 """More than any run takes."""
 SELDOM_S = 60
@@ -33,7 +33,7 @@ class MetricsLog:
     """
 
     def __init__(self, run_dir: Path, done: int) -> None:
-        """Drops lines beyond `done`, of steps that were lost with a killed process.
+        """Drops lines beyond `done`, of steps that a killed process did not save.
 
         Raises:
             UserError: if the file is damaged.
@@ -50,7 +50,7 @@ class MetricsLog:
             ]
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise UserError(
-                f"{self.path}: damaged ({error}); mend it, or move it away to go on without"
+                f"{self.path}: damaged ({error}); fix it, or move it away to go on without"
             ) from None
         write_whole(self.path, "".join(kept))
         self.lines = kept
@@ -58,7 +58,7 @@ class MetricsLog:
         self.time = time.monotonic()
 
     def write(self, progress: Progress) -> None:
-        """Appends the line of one report; the metrics of frozen members are null.
+        """Appends the line of one report; the metrics of failed members are null.
 
         Raises:
             UserError: if the disk refuses it.
@@ -82,7 +82,7 @@ class MetricsLog:
             file.write(text)
 
     def flush(self) -> None:
-        """Writes what is kept; to be called before a checkpoint that covers it.
+        """Writes the lines that are kept; call it before a checkpoint that covers them.
 
         Raises:
             UserError: if the bucket refuses it.
@@ -108,10 +108,9 @@ def rounded(value: float) -> float | None:
 
 
 def load_curves(run_dir: Path, models: int) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`, whose metrics are arrays `[models]`.
+    """Returns the lines of a run's `metrics.jsonl`, with metrics as arrays `[models]`.
 
-    Each metric is the mean over the steps since the line before; NaN of models that are frozen, and
-    of those that wait for the begin of pruning.
+    Each metric is the mean over the steps since the line before; NaN for models that have failed.
 
     Args:
         run_dir: the run's directory.
@@ -140,17 +139,17 @@ def _read(text: str, models: int) -> dict[str, Any]:
     line["stage"] = str(line["stage"])
     line["step"] = int(line["step"])
     for name in {*line, "loss"} - {*ABOUT}:
-        line[name] = np.array(line[name], float)  # a frozen model's null is NaN
+        line[name] = np.array(line[name], float)  # a failed model's null is NaN
         if line[name].shape != (models,):
             raise ValueError(f"a {name} that is not of {models} models")
     return line
 
 
 def spans_of(lines: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Over how many steps each line is the mean.
+    """Returns the number of steps over which each line is the mean.
 
-    Where the steps of the first begin is not noted, as it may be that of a run that was forked:
-    it is taken to have as many as the longest, if there have been so many.
+    Where a run starts is not noted: after a warm start its first line is assumed to cover as many
+    steps as the longest one.
     """
     steps = np.array([line["step"] for line in lines], int)
     spans = np.diff(steps, prepend=0)
@@ -160,7 +159,7 @@ def spans_of(lines: Sequence[Mapping[str, Any]]) -> list[int]:
 
 
 def at_steps(lines: Sequence[Mapping[str, Any]], steps: Container[int]) -> list[dict[str, Any]]:
-    """The lines that a run would have, had it reported at these of its steps only.
+    """Returns the lines that a run would have, had it reported only at these of its steps.
 
     Args:
         lines: of `load_curves`.

@@ -1,7 +1,7 @@
 """A run, from its first step to its last: trained, saved, resumed.
 
-`run` is the whole of it. A command that shows the way calls its two halves: `begin` reads what is
-there and changes nothing, `train` goes on from it.
+`run` does all of it. A command that shows progress calls its two halves: `begin` reads what is
+there and changes nothing, `train` goes on from there.
 """
 
 import dataclasses
@@ -34,14 +34,14 @@ from prunejax.types import Path
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Start:
-    """Where a run begins, or goes on."""
+    """The state from which a run starts or goes on."""
 
     config: Config
     """With what follows from the data and the plug-ins; see `spec.resolve`."""
     dataset: Dataset
     run_dir: Path
     specs: dict[str, StageSpec]
-    """Of each stage, in order."""
+    """The spec of each stage, in order."""
     members: Members
     done: int
     """Steps through all stages that were taken before."""
@@ -51,7 +51,7 @@ class Start:
     damaged: tuple[int, ...]
     """Checkpoints of later steps that could not be restored."""
     resumed: bool = False
-    """Whether it goes on from a checkpoint of its own."""
+    """Whether it goes on from one of its own checkpoints."""
 
     @property
     def stage_steps(self) -> dict[str, int]:
@@ -92,7 +92,7 @@ def run(config: Config, dataset: Dataset, directory: str | os.PathLike[str]) -> 
     Args:
         config: the run.
         dataset: on which to train.
-        directory: the run's own, made if need be. A one-shot run finds its dense parent beside it.
+        directory: of the run, made if needed. A pruned run finds its dense parent next to it.
 
     Returns:
         The outcome; `load_population(directory)` has the models.
@@ -106,7 +106,7 @@ def run(config: Config, dataset: Dataset, directory: str | os.PathLike[str]) -> 
 
 @under_own_switches
 def begin(config: Config, dataset: Dataset, run_dir: Path) -> Start:
-    """Reads where a run stands, and refuses what cannot be trained; changes nothing.
+    """Reads how far a run is, and refuses what cannot be trained; changes nothing.
 
     Raises:
         UserError: as `run`.
@@ -157,7 +157,7 @@ def begin(config: Config, dataset: Dataset, run_dir: Path) -> Start:
 
 
 def _keep_at(config: Config, steps: tuple[int, ...]) -> Config:
-    """The run with these steps kept besides its own."""
+    """The run with these steps kept in addition to its own."""
     kept = tuple(sorted({*config.checkpoint.keep_at, *steps}))
     return dataclasses.replace(
         config, checkpoint=dataclasses.replace(config.checkpoint, keep_at=kept)
@@ -178,7 +178,7 @@ def train(
         on_step: called after every program; see `population.fit`.
         on_report: called in every process with each progress, when its line is in `metrics.jsonl`
             (in a bucket it is there with the next checkpoint, or a minute later).
-        should_stop: asked after every step; True saves and ends.
+        should_stop: called after every step; True saves and ends.
 
     Raises:
         UserError: if the directory cannot be written, or another process trains the run.
@@ -210,7 +210,7 @@ def _train(
         state = initial_state(config, start.members, start.dataset, start.state)
     assert state is not None  # a resumed run or a warm start has one
     if not start.resumed:
-        # Written and read back now: a place that cannot keep checkpoints costs no training.
+        # Written and read back now: a directory that cannot keep checkpoints costs no training.
         checkpoint.save(manager, config, start.done, state)
         checkpoint.verify(manager, config, start.done, state)
     due = _Due(config, start.done)

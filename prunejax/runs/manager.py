@@ -22,7 +22,7 @@ KEPT = "the checkpoints before it are complete: make room, and run it again to g
 
 
 class _LiteralPath(type(epath.Path("/"))):
-    """A path none of whose own characters is a pattern.
+    """A path in which no character is a pattern.
 
     Orbax finds the parts that it merges by a glob, and etils' takes `lr[0.1]` for a pattern.
     """
@@ -106,13 +106,20 @@ def steps_of(manager: ocp.CheckpointManager) -> list[int]:
 
 
 def write(manager: ocp.CheckpointManager, step: int, state: Tree, note: dict[str, Any]) -> None:
-    """Starts to write a checkpoint in the background."""
+    """Starts to write a checkpoint in the background.
+
+    Args:
+        manager: of the run.
+        step: of the checkpoint.
+        state: its arrays.
+        note: next to them, see `note.make_note`.
+    """
     arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), note=ocp.args.JsonSave(note))
     manager.save(step, args=arguments, force=True)
 
 
 def read_note(manager: ocp.CheckpointManager, step: int) -> Any:  # noqa: ANN401
-    """Returns what lies beside the arrays of a checkpoint."""
+    """Returns the note of a checkpoint, unchecked."""
     only_note = ocp.args.Composite(note=ocp.args.JsonRestore())
     return manager.restore(step, args=only_note)["note"]
 

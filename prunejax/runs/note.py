@@ -1,4 +1,4 @@
-"""The note beside the arrays of a checkpoint: its format, its settings, and a digest of each model.
+"""The note with the arrays of a checkpoint: its format, its settings, and a digest of each model.
 
 A damaged file may well be restored with other numbers in it: only the digests show that.
 """
@@ -66,6 +66,12 @@ def read_state(
     manager: ocp.CheckpointManager, step: int, note: dict[str, Any], like: Tree
 ) -> TrainState:
     """Returns the arrays of a checkpoint, all rows, in the structure of `like`.
+
+    Args:
+        manager: of the run.
+        step: of the checkpoint.
+        note: of the checkpoint.
+        like: a state of these settings, or its shapes.
 
     Raises:
         Damaged: if they are not those that were written.

@@ -13,11 +13,11 @@ from prunejax.training.state import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class RestoredPopulation:
-    """NumPy arrays with a leading `models` axis, whatever devices wrote them."""
+    """A population in NumPy, with a leading `models` axis, whatever devices wrote it."""
 
     config: Config
     seeds: np.ndarray
-    """Of each model, `[models]`."""
+    """The seed of each model, `[models]`."""
     sparsities: np.ndarray
     """Each model's target, `[models]`, 0 for dense ones."""
     state: TrainState
@@ -31,7 +31,7 @@ class RestoredPopulation:
 
     @property
     def members(self) -> Members:
-        """Who is in it."""
+        """The members of the population."""
         return Members(self.seeds, self.sparsities)
 
     @property

@@ -1,4 +1,4 @@
-"""The dense run beside a gradually pruned one, from whose checkpoint the pruned one starts.
+"""Warm starts: a gradually pruned run starts from a checkpoint of its dense parent.
 
 Until the first update of its masks a gradually pruned model is, bit for bit, the dense model of its
 seed: those steps are trained once, by the dense run.

@@ -26,7 +26,7 @@ def make_mesh(execution: Execution, models: int) -> Mesh:
     """The devices for a program of `models` members.
 
     The axis `models` is as long as there are members for, and divides the devices, so that no
-    process is left without; a member that is missing is padding. One process alone leaves devices
+    process is left without; padding fills it up. One process alone leaves devices
     idle instead.
 
     Raises:
@@ -54,7 +54,7 @@ def make_mesh(execution: Execution, models: int) -> Mesh:
 
 
 def target_of(mesh: Mesh) -> Target:
-    """What programs for these devices are traced for."""
+    """The devices for which programs on this mesh are traced."""
     return Target(mesh.devices.flat[0].platform, mesh.shape["batch"] > 1)
 
 
@@ -68,8 +68,8 @@ def chunk_rows(count: int, most: int, rows: int) -> list[np.ndarray]:
 
     Returns:
         The indices of each chunk's members. Those that one row of the mesh has in all chunks
-        follow each other. The last member fills the places left over; its copies train along and
-        are dropped.
+        follow each other. The last member is repeated as padding; its copies are trained, and
+        dropped.
     """
     chunks = math.ceil(count / most)
     each = math.ceil(count / (chunks * rows))
@@ -79,7 +79,7 @@ def chunk_rows(count: int, most: int, rows: int) -> list[np.ndarray]:
 
 
 def device_put(tree: Tree, mesh: Mesh, spec: PartitionSpec) -> Tree:
-    """Puts arrays that every process has whole on the devices; nothing passes between processes."""
+    """Puts arrays that every process has completely on the devices, without communication."""
     sharding = NamedSharding(mesh, spec)
 
     def put(leaf: Any) -> jax.Array:  # noqa: ANN401
@@ -90,7 +90,7 @@ def device_put(tree: Tree, mesh: Mesh, spec: PartitionSpec) -> Tree:
 
 
 def join(parts: Sequence[Tree], mesh: Mesh) -> Tree:
-    """A copy of the chunks' members on the devices, in order, the padding last."""
+    """Returns a copy of the chunks' members on the devices, in order, padding last."""
     return _joining(mesh)(*parts)
 
 
@@ -109,7 +109,7 @@ def _joining(mesh: Mesh) -> Callable[..., Tree]:
 
 
 def local_rows(leaf: Array) -> dict[int, np.ndarray]:
-    """The rows of an array that this process writes, in blocks by the number of their first row."""
+    """Returns the rows of an array that this process writes, in blocks by their first row."""
     if isinstance(leaf, np.ndarray):
         return {0: leaf}
     blocks = {}
@@ -137,7 +137,7 @@ def split_batch(mesh: Mesh) -> Callable[[Array], Array]:
 
 
 def over_models(function: Callable, mesh: Mesh, in_specs: tuple) -> Callable:
-    """`function` of the members that a row of the mesh has; nothing passes between rows."""
+    """Returns `function` of the members of each row of the mesh; rows do not communicate."""
     # custom_vmap loses track of what varies over devices, so that it cannot be checked.
     by_hand = partial(
         jax.shard_map, mesh=mesh, in_specs=in_specs, out_specs=PER_MODEL, check_vma=False

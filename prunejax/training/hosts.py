@@ -18,7 +18,7 @@ from prunejax.types import Array
 
 T = TypeVar("T")
 SILENCE_S = 30
-"""Seconds without a sign of life after which a process counts as dead, and the others stop."""
+"""Seconds without a heartbeat after which a process counts as failed, and the others stop."""
 
 
 def connect(
@@ -27,8 +27,8 @@ def connect(
     """Joins the other processes; to be called before JAX computes anything.
 
     Args:
-        address: host:port of the first process; None asks Slurm, or a TPU's metadata, for all
-            three.
+        address: host:port of the first process; None: Slurm, Open MPI or a TPU's metadata say
+            all three.
         processes: how many there are.
         index: which of them this is, from 0.
 
@@ -59,7 +59,7 @@ def alone() -> bool:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes what is written once."""
+    """Whether this is the process that writes what one process writes."""
     return jax.process_index() == 0
 
 
@@ -75,32 +75,36 @@ def gather_texts(text: str) -> list[str]:
 
 
 def on_all_processes(work: Callable[[], T]) -> T:
-    """What `work` returns, once all processes have done theirs.
+    """Returns what `work` returns, once all processes have done theirs.
 
     Raises:
-        UserError: in all processes, if one of them met an exception. One that is neither a
-            UserError nor an OSError is raised as it is where it was met.
+        UserError: in all processes, if one of them raised an exception. One that is neither a
+            UserError nor an OSError is raised unchanged in its own process.
     """
     if alone():
         return work()
-    result, failure, trouble = None, None, ""
+    result, failure, message = None, None, ""
     try:
         result = work()
     except (UserError, OSError) as error:
-        trouble = str(error) or type(error).__name__
+        message = str(error) or type(error).__name__
     except Exception as error:
         failure = error
-        trouble = f"process {jax.process_index()}: {type(error).__name__}: {error}"
-    troubles = [text for text in gather_texts(trouble) if text]
+        message = f"process {jax.process_index()}: {type(error).__name__}: {error}"
+    messages = [text for text in gather_texts(message) if text]
     if failure is not None:
         raise failure
-    if troubles:
-        raise UserError(troubles[0])
+    if messages:
+        raise UserError(messages[0])
     return result  # pyright: ignore[reportReturnType]
 
 
 def require_same(what: str, text: str) -> None:
-    """Raises a UserError unless all processes have the same `text`."""
+    """Refuses processes that have different texts.
+
+    Raises:
+        UserError: naming `what` and both texts.
+    """
     texts = gather_texts(text)
     for index, other in enumerate(texts):
         if other != texts[0]:
@@ -115,7 +119,7 @@ def min_over_processes(value: float) -> float:
 
 
 def any_of(flag: bool) -> bool:
-    """Whether any process has the flag up."""
+    """Whether the flag is true in any process."""
     return min_over_processes(0.0 if flag else 1.0) == 0
 
 
@@ -132,5 +136,5 @@ def merge(array: np.ndarray, owner: np.ndarray) -> np.ndarray:
 
 
 def gather(array: Array) -> np.ndarray:
-    """An array that is spread over all processes' devices, whole, in NumPy."""
+    """Returns an array that is spread over the devices of all processes, complete, in NumPy."""
     return multihost_utils.process_allgather(array, tiled=True)

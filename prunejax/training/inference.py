@@ -21,14 +21,14 @@ from prunejax.types import Array
 
 
 class Outputs(NamedTuple):
-    """What some models make of some images, on the device."""
+    """The outputs of some models for some images, on the device."""
 
     models: slice
     examples: slice
     representations: Array
     """`[models, examples, dim]`, not normalised."""
     logits: Array
-    """`[models, examples, classes]`; of no class where the models have no linear head."""
+    """`[models, examples, classes]`; of 0 classes where the models have no linear head."""
     probes: list[Array]
     """Each `[models, examples, channels]`, averaged over positions; see the architecture."""
 
@@ -62,10 +62,16 @@ def apply_in_batches(
     images: UInt8[np.ndarray, "examples h w c"],
     batch_size: int = 500,
 ) -> Iterator[Outputs]:
-    """Yields outputs until every model of `state` has seen every image.
+    """Yields outputs until every model of `state` has been applied to every image.
 
-    Streamed, so that no array over models, examples and features need be held. Several models go
-    together, `execution.models_per_program` or 8, divided among all devices of this process.
+    So no array over models, examples and features is kept. `execution.models_per_program`, or 8,
+    models are applied together, divided among all devices of this process.
+
+    Args:
+        config: of the run.
+        state: NumPy `[models, ...]`.
+        images: uint8 `[examples, height, width, channels]`.
+        batch_size: images at once.
     """
     count = len(jax.tree.leaves(state.params)[0])
     most = config.execution.models_per_program or 8
@@ -89,7 +95,7 @@ def _first(size: int, leaf: Array) -> Array:
 
 
 def _mesh_for(models: int) -> Mesh:
-    """The devices of this process among which so many models are divided."""
+    """The devices of this process among which the models are divided."""
     devices = jax.local_devices()
     return Mesh(np.array(devices[: min(len(devices), models)]).reshape(-1, 1), ("models", "batch"))
 

@@ -10,7 +10,7 @@ from prunejax.config import Config
 
 @dataclasses.dataclass(frozen=True)
 class Members:
-    """Who is in a population, sparsities outermost, then seeds."""
+    """The seed and the sparsity of each member, sparsities outermost, then seeds."""
 
     seeds: Int32[np.ndarray, " models"]
     sparsities: Float32[np.ndarray, " models"]

@@ -88,10 +88,15 @@ def make_plan(spec: StageSpec, count: int, dataset: Dataset, program: Programs) 
 
 
 def step_flops(spec: StageSpec, dataset: Dataset, program: Programs, plan: Plan) -> float:
-    """Floating-point operations of one step of one of the plan's programs, on all devices.
+    """Returns the floating-point operations of a step of one program, on all devices.
 
-    As XLA counts them. It does not know what oneDNN's calls compute, and is asked for a program
-    without these.
+    XLA counts them, in a program without oneDNN's calls, which it does not know.
+
+    Args:
+        spec: the stage.
+        dataset: on which it trains.
+        program: the stage's programs.
+        plan: of the population.
     """
     if spec.config.execution.convolution == "onednn":
         execution = dataclasses.replace(spec.config.execution, convolution="unrolled")
@@ -107,7 +112,7 @@ def available_memory(devices: int) -> float:
 
     That is 80% of the devices', or on CPU half of what the machine has for this process, which
     other processes of the same population on it share. What happens to be free does not count: a
-    resumed run must cut its population as before to repeat it bit for bit.
+    resumed run must divide its population as before to repeat it bit for bit.
     """
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:

@@ -236,15 +236,15 @@ def require_traceable(config: Config, dataset: Dataset) -> None:
     """Traces one step of every stage without computing it.
 
     Raises:
-        UserError: if an entry of the study refuses what the step gives it, for instance a
-            allocation a leaf that it cannot divide.
+        UserError: if a plug-in refuses what the step gives it, for instance an allocation a leaf
+            that it cannot divide.
     """
     for stage, spec in make_specs(config, dataset).items():
         try:
             _trace(_key_of(spec), len(dataset.train_labels))
         except UserError:
             raise
-        except Exception as error:  # of JAX, or of the entry itself
+        except Exception as error:  # of JAX, or of the plug-in itself
             raise UserError(
                 f"experiment {config.experiment.name!r}, stage {stage!r}: one step cannot be "
                 f"traced ({_message(error)})"
@@ -252,16 +252,16 @@ def require_traceable(config: Config, dataset: Dataset) -> None:
 
 
 def _message(error: Exception) -> str:
-    """An exception in one line, with the place outside of this package that it came through."""
+    """An exception in one line, with the line of code outside of this package that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = (f"site-packages{os.sep}", f"prunejax{os.sep}")
     outside = [frame for frame in frames if not any(part in frame.filename for part in ours)]
-    place = (outside or frames)[-1]
-    return f"{in_one_line(error)} ({os.path.basename(place.filename)}, line {place.lineno})"
+    frame = (outside or frames)[-1]
+    return f"{in_one_line(error)} ({os.path.basename(frame.filename)}, line {frame.lineno})"
 
 
 def _require_excluded_parts(config: Config, state: TrainState) -> None:
-    """Refuses a part that is to stay dense and that the network does not have."""
+    """Refuses a part to exclude from pruning that the network does not have."""
     pruning = config.experiment.pruning
     if pruning is None:
         return

@@ -1,4 +1,4 @@
-"""The one thing that is trained, the random keys it draws from, and the switches it is under."""
+"""The train state, its random keys, and JAX's defaults that it depends on."""
 
 import contextlib
 import functools
@@ -16,14 +16,14 @@ from prunejax.types import Key, Scalar, Tree
 P = ParamSpec("P")
 T = TypeVar("T")
 IMPLEMENTATION = "threefry2x32"
-"""Of the random generator."""
+"""JAX's name of the random generator."""
 OFFSET = "jax_random_seed_offset"
-"""Of all seeds; a later JAX may have lost it."""
+"""JAX's option that shifts all seeds; a later version may not have it."""
 
 
 @struct.dataclass
 class TrainState:
-    """All that changes while a model trains; a population has a leading `models` axis.
+    """Everything that changes while a model trains; a population has a leading `models` axis.
 
     It holds arrays only. The step counter is deliberately not a leaf: it is shared by the whole
     population, so that a branch on it stays a branch under `vmap`.
@@ -32,13 +32,13 @@ class TrainState:
     params: Tree
     """By part: `encoder`, then `projection` or `head`."""
     batch_stats: Tree
-    """Of the encoder."""
+    """The running statistics of the encoder."""
     masks: Tree
     """With the structure of `params`."""
     opt_state: Tree
     failed_at: Tree = np.int32(-1)
-    """int32: the step of its stage at which the model diverged or collapsed and all else here
-    stopped, -1 before."""
+    """int32: the step of its stage at which the model diverged or collapsed, -1 before; everything
+    else is constant from then on."""
     plateau_steps: Tree = np.int32(0)
     """int32: for how many steps in a row the loss has been that of a collapsed encoder."""
 
@@ -49,7 +49,7 @@ def key_for(seed: Scalar, purpose: str, step: Scalar = 0) -> Key:
     No generator state is kept: a member draws the same alone, in a population, after a resume and
     on any number of devices.
     """
-    # JAX_RANDOM_SEED_OFFSET, which JAX will add, is not a process's to say.
+    # JAX will add JAX_RANDOM_SEED_OFFSET, which must not change the models.
     seed = seed - offset if (offset := getattr(jax.config, OFFSET, 0)) else seed
     key = jax.random.key(seed, impl=IMPLEMENTATION)
     key = jax.random.fold_in(key, zlib.crc32(purpose.encode()))
@@ -58,10 +58,10 @@ def key_for(seed: Scalar, purpose: str, step: Scalar = 0) -> Key:
 
 @contextlib.contextmanager
 def own_switches() -> Iterator[None]:
-    """JAX's defaults for dtypes and random numbers, whatever this process has set.
+    """Within the block JAX has its own defaults for dtypes and random numbers.
 
     `JAX_ENABLE_X64`, `JAX_NUMPY_DTYPE_PROMOTION`, `JAX_DEFAULT_PRNG_IMPL` and
-    `JAX_THREEFRY_PARTITIONABLE` hold for all of a process, and would make other models, or none.
+    `JAX_THREEFRY_PARTITIONABLE` hold for a process, and would make other models, or none.
     """
     with (
         jax.enable_x64(False),
@@ -73,7 +73,7 @@ def own_switches() -> Iterator[None]:
 
 
 def under_own_switches(function: Callable[P, T]) -> Callable[P, T]:
-    """`function` under `own_switches`; a generator is so while it computes, its caller never."""
+    """Returns `function` under `own_switches`; of a generator only what it computes itself."""
     if inspect.isgeneratorfunction(inspect.unwrap(function)):
         return cast(Callable[P, T], _stepwise(cast(Callable[..., Any], function)))
 

@@ -16,16 +16,16 @@ from prunejax.types import Array, Scalar, Tree
 
 
 class PerModel(NamedTuple):
-    """What a member brings to a step, besides its state; `[models, ...]` for a population."""
+    """The inputs of a member to a step, apart from its state; `[models, ...]` for a population."""
 
     seed: Scalar
     final_sparsity: Scalar
     order: Int[Array, "*models num_train"]
-    """In which it sees the training images in this epoch."""
+    """The order in which it sees the training images in this epoch."""
 
 
 class Shared(NamedTuple):
-    """What all members are given at every step alike."""
+    """The inputs that all members have in common at every step."""
 
     schedule: ScheduleSteps
     images: UInt8[Array, "num_train h w c"]
@@ -40,7 +40,14 @@ Step = Callable[..., tuple[TrainState, Metrics]]
 def epoch_order(
     seed: Scalar, stage: str, epoch: Scalar, num_train: int
 ) -> Int[Array, " num_train"]:
-    """The order in which a seed sees the training images in an epoch."""
+    """Returns the order in which a seed sees the training images in an epoch, int32 `[num_train]`.
+
+    Args:
+        seed: of the member.
+        stage: of training.
+        epoch: of the stage, from 0.
+        num_train: training images.
+    """
     return jax.random.permutation(key_for(seed, f"{stage}/order", epoch), num_train)
 
 
@@ -91,7 +98,16 @@ def representation_size(spec: StageSpec) -> int:
 def prune_once(
     spec: StageSpec, state: TrainState, seed: Scalar, final_sparsity: Scalar
 ) -> TrainState:
-    """One-shot pruning of a trained dense model. Source: Paganini & Forde 2020."""
+    """Returns a trained dense model pruned in one shot.
+
+    Args:
+        spec: the first stage of the one-shot run.
+        state: of the dense model.
+        seed: of the member.
+        final_sparsity: of the member.
+
+    Source: Paganini & Forde 2020.
+    """
     key = key_for(seed, f"{spec.stage}/score")
     params, masks = spec.pruner.update(state.params, state.masks, final_sparsity, key)
     return dataclasses.replace(state, params=params, masks=masks)
@@ -107,9 +123,9 @@ def make_step(spec: StageSpec, split: Callable[[Array], Array] = lambda images: 
     The metrics are `loss`, `sparsity` and, with a linear head, `accuracy`, of this batch. `split`
     may spread a batch of images over devices; it changes no value.
 
-    A step after which anything would not be finite is not taken, and the model is frozen: it stays
-    as it was before, and its metrics are NaN from then on. So is one whose loss stays on the
-    plateau of collapse.
+    A step after which anything would not be finite is not taken, and the model has failed: it stays
+    as it was before, and its metrics are NaN from then on. So has a model with a loss that stays on
+    the plateau of collapse.
     """
     draw = make_batch(spec.config, spec.objective, split)
     prunes_by_gradients = spec.pruner.score.needs_gradients
@@ -186,7 +202,7 @@ def _unless_failed(
     metrics: Metrics,
     samples: int,
 ) -> tuple[TrainState, Metrics]:
-    """What a step leaves of a model: `after`, unless the step shows it to have failed.
+    """Returns the state and metrics of a step: `after`, unless the model has failed.
 
     A model that fails, or that had before, keeps the state `before`, and its metrics are NaN.
 
@@ -206,16 +222,16 @@ def _unless_failed(
     finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
     healthy = finite & (plateau_steps < spec.config.supcon.collapse_steps)
     failed_at = jnp.where(healthy | (before.failed_at >= 0), before.failed_at, step)
-    lives = failed_at < 0
+    is_healthy = failed_at < 0
 
-    def unless_frozen(new: Array, old: Array) -> Array:
-        return jnp.where(lives, new, old)
+    def unless_failed(new: Array, old: Array) -> Array:
+        return jnp.where(is_healthy, new, old)
 
     marks = {"failed_at": failed_at, "plateau_steps": plateau_steps}
     before = dataclasses.replace(before, **marks)
     after = dataclasses.replace(after, **marks)
-    metrics = jax.tree.map(lambda value: jnp.where(lives, value, jnp.nan), metrics)
-    return jax.tree.map(unless_frozen, after, before), metrics
+    metrics = jax.tree.map(lambda value: jnp.where(is_healthy, value, jnp.nan), metrics)
+    return jax.tree.map(unless_failed, after, before), metrics
 
 
 def _plateau_steps(
