@@ -126,7 +126,7 @@ TRAINING = (
 
 
 class Stopped(Exception):
-    """A signal has stopped training, and all is saved; exit code 75 requests to be started again."""
+    """A signal stopped training, and all is saved; exit code 75 requests to be started again."""
 
 
 def run(main: Callable[[], None], doc: str | None, example: str, names: tuple[str, ...]) -> None:

@@ -160,7 +160,7 @@ def test_no_bar_is_cut_off(study, make):
 def test_bars_say_whose_pies_they_share_where_it_is_not_plain(outsiders):
     found = " ".join(titles(figure_7(outsiders)))
     assert "Sup / random, 90%" in found
-    assert "(strong: also of Sup / magnitude)" in found
+    assert "(opaque: also of Sup / magnitude)" in found
 
 
 def test_of_many_classes_those_with_most_pies_are_shown_and_the_rest_counted():
@@ -502,7 +502,7 @@ def test_populations_of_other_sizes_have_a_band_of_their_own(study):
 
 
 def test_one_way_of_pruning_looks_the_same_in_all_methods(study):
-    looks = styles.looks_of(study, pruned_experiments(study))
+    looks = styles.plot_styles(study, pruned_experiments(study))
     for first, second in (("sup_gmp", "scl_gmp"), ("sup_one_shot", "scl_one_shot")):
         assert looks[first]["marker"] == looks[second]["marker"]
         assert looks[first]["color"] != looks[second]["color"]

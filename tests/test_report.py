@@ -295,7 +295,7 @@ def test_runs_that_are_damaged_or_different_are_named_and_the_others_shown(
     for start, reason in (
         ("Not shown: sup_gmp", str(corrupt)),
         ("Not shown: sup_dense", "(compute_dtype: bfloat16, not float32)"),
-        ("Not shown: copy", "is of sup_one_shot"),
+        ("Not shown: copy", "names the run sup_one_shot"),
         ("Not shown: scl_delayed_gmp", "test images: 50, not 60"),
         (f"{root / 'scl_gmp' / 'metrics.jsonl'}", "no readable training curve"),
     ):

@@ -142,12 +142,12 @@ def test_table_2_holds_what_was_configured(make_config):
     assert rows["Sparsity end step"] == ["6", "6", "-", "-"]
     assert rows["Momentum"][3] == "0.9 (Nesterov)"
     assert rows["Temperature"] == ["-", "0.5 (base 0.07)", "-", "-"]
-    assert "Δ GMP begin, end, frequency" not in rows  # it is the schedule of GMP
+    assert "Δ GMP start, end, frequency" not in rows  # it is the schedule of GMP
 
     later = dataclasses.replace(config.prune, scl_delayed=Schedule(3, 6, 2), head=Schedule(1, 2, 1))
     study = make_study(np.arange(8) % 2, 2, config=dataclasses.replace(config, prune=later))
     rows = {row[0].text: [cell.text for cell in row[1:]] for row in table_2(study).rows}
-    assert rows["Δ GMP begin, end, frequency"] == ["-", "3, 6, 2", "-", "-"]
+    assert rows["Δ GMP start, end, frequency"] == ["-", "3, 6, 2", "-", "-"]
     assert rows["Sparsity end step"] == ["6", "6", "2", "-"]
 
 
@@ -169,7 +169,7 @@ def test_table_2_has_the_stages_of_the_studys_methods_and_the_papers_columns_of_
 def test_table_2_names_methods_whose_stages_are_unknown(outsiders):
     table = table_2(outsiders)
     assert table.header == ["Hyperparameter", "Sup"]
-    assert table.note == "Not of Aux, yours: the module of that method was not imported."
+    assert table.note == "Left out: Aux, yours; the module of that method was not imported."
 
 
 def test_the_table_of_experiments_says_how_each_was_pruned(outsiders):

@@ -12,7 +12,7 @@ from prunejax.report import statistics
 from prunejax.report.comparison import answer, comparison, overlap
 from prunejax.report.intervals import intervals
 from prunejax.report.opening import opening
-from prunejax.report.paper_tables import can_ask_findings, findings
+from prunejax.report.paper_tables import findings, has_findings
 from prunejax.report.recall import recall_change
 from prunejax.report.resamples import Resamples
 from prunejax.report.tables import table_1
@@ -226,11 +226,13 @@ def test_what_is_undecided_says_how_many_seeds_would_decide_it(study):
     low, high = difference.interval
     assert low <= 0 <= high
     seeds = statistics.seeds_to_decide(difference.value, (low, high), 3)
-    told = "1,000 seeds would have less than" if seeds is None else f"{seeds} seeds would have"
-    assert difference.beside == f"{told} an even chance to decide it"
+    power = (
+        "less than 50% power with 1,000 seeds" if seeds is None else f"{seeds} seeds for 50% power"
+    )
+    assert difference.beside == f"undecided: {power}"
     assert difference.all in opening(study, comparison(study))[1][0]
     holds = find(findings(study), "GMP costs SCL more accuracy than Sup [points]")[2]
-    assert (holds.text, holds.beside) == ("undecided", difference.beside)
+    assert (holds.text, holds.beside) == ("undecided", power)
 
 
 def test_comparisons_within_a_method_and_between_several_read_well(outsiders):
@@ -345,14 +347,14 @@ def test_findings_say_what_they_lack(study):
 
 
 def test_findings_are_asked_of_the_papers_experiments_only(study, outsiders):
-    assert can_ask_findings(study)
-    assert not can_ask_findings(outsiders)
-    assert not can_ask_findings({name: study[name] for name in ("sup_dense", "sup_gmp")})
+    assert has_findings(study)
+    assert not has_findings(outsiders)
+    assert not has_findings({name: study[name] for name in ("sup_dense", "sup_gmp")})
     random = Experiment(
         "scl_gmp", "supcon", Pruning("scl", score="random"), "scl_dense", "GMP", "sup_gmp"
     )
     namesake = make_run([[0, 1, 1, 0]], [0.9], (random, SUP))
-    assert not can_ask_findings({"sup_gmp": study["sup_gmp"], "scl_gmp": namesake})
+    assert not has_findings({"sup_gmp": study["sup_gmp"], "scl_gmp": namesake})
 
 
 def test_another_study_is_told_only_of_the_findings_that_it_has(study, outsiders):

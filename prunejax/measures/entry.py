@@ -21,7 +21,7 @@ class Features(NamedTuple):
     logits: np.ndarray
     """float32 `[examples, classes]`."""
     probes: list[np.ndarray]
-    """The features at each probe point, in the order of the layers, float32 `[examples, channels]`."""
+    """The features at each probe point, from the first layer on, float32 `[examples, channels]`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """Package `report`: the measures of a work directory's runs -> tables, figures and one HTML page.
 
-It opens no entry of its own: `study` asks the runs' configurations what they are, so that methods,
+It has no plug-ins: `study` reads from the runs' configurations what they are, so that methods,
 ways of pruning and measures of any number and name appear in every table and figure. `make_tables`
 and `make_figures` are functions of a study, `write` makes the page, `collect.collect` finds the
 runs of a work directory.

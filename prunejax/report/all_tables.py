@@ -5,7 +5,7 @@ from collections.abc import Callable
 from prunejax.report.comparison import comparison, overlap
 from prunejax.report.hyperparameters import table_2
 from prunejax.report.intervals import intervals
-from prunejax.report.paper_tables import TABLE_3, can_ask_findings, findings, table_3
+from prunejax.report.paper_tables import TABLE_3, findings, has_findings, table_3
 from prunejax.report.published import Published, find_papers
 from prunejax.report.recall import recall_change
 from prunejax.report.study import Study, pairs, prunes, sweeps, without_sweeps
@@ -17,20 +17,20 @@ Makers = dict[str, Callable[[], list[Table]]]
 
 
 def table_makers(study: Study, published: Published | None = None) -> Makers:
-    """What makes each table that the study's experiments and measures allow, in the page's order.
+    """The functions that make each possible table of the study, in the order of the page.
 
     Args:
         study: the measures of each experiment, all of the same test images.
         published: the paper's numbers, if they are for this data.
     """
-    # A sweep over start steps has a table of its own: the others have a row for each sparsity.
+    # A sweep over start steps has its own table: the others have a row for each sparsity.
     everything = study
     study = without_sweeps(study)
     compares, pruned = bool(pairs(study)), prunes(study)
     makers: Makers = {}
     if compares:
         makers["comparison"] = lambda: [comparison(study)]
-    if can_ask_findings(study):
+    if has_findings(study):
         makers["findings"] = lambda: [findings(study, published)]
     if sweeps(everything):
         makers["when"] = lambda: [when_table(everything), trend_table(everything)]
@@ -51,7 +51,7 @@ def table_makers(study: Study, published: Published | None = None) -> Makers:
 
 
 def make_tables(study: Study, published: Published | None = None) -> list[Table]:
-    """Every table of `table_makers`."""
+    """Makes every table of `table_makers`."""
     tables = []
     for make in table_makers(study, published).values():
         tables += make()

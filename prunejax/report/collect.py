@@ -17,11 +17,11 @@ from prunejax.runs.log import load_curves
 from prunejax.types import Path
 
 BASELINE = "cross_entropy"
-"""The method that others are looked at beside, and so the first."""
+"""The method that others are compared with, and so the first in tables and figures."""
 
 
 class Collected(NamedTuple):
-    """What `page.write` takes, by its names, and the settings of one of the runs."""
+    """The arguments of `page.write`, by name, and the settings of one of the runs."""
 
     study: dict[str, RunMeasures]
     curves: Curves
@@ -34,8 +34,8 @@ class Collected(NamedTuple):
 def collect(workdir: Path, load_data: Callable[[Data], Dataset]) -> Collected:
     """The measured runs of a work directory that can be shown together.
 
-    Where runs differ in settings, data or test images, those are shown that most others agree
-    with. What is missing, damaged or different is left out, and named in a note.
+    If runs differ in settings, data or test images, the largest compatible group is shown. Runs
+    that are missing, damaged or different are left out, and named in a note.
 
     Args:
         workdir: each of its sub-directories with a `config.json` is a run.
@@ -51,8 +51,8 @@ def collect(workdir: Path, load_data: Callable[[Data], Dataset]) -> Collected:
             + "".join(f" ({note})" for note in notes[:1])
         )
 
-    reference = _most_alike(study)
-    shown = _alike(study, reference, notes)
+    reference = _most_compatible(study)
+    shown = _compatible(study, reference, notes)
     shown = _with_dense_run(shown, notes)
     if not shown:
         raise UserError(
@@ -68,8 +68,8 @@ def collect(workdir: Path, load_data: Callable[[Data], Dataset]) -> Collected:
     )
 
 
-def _most_alike(study: dict[str, RunMeasures]) -> RunMeasures:
-    """The run with which most others can be shown; of as many the first in order."""
+def _most_compatible(study: dict[str, RunMeasures]) -> RunMeasures:
+    """The run with which most others can be shown; ties: the first in order."""
 
     def agreeing(name: str) -> int:
         return sum(not differing(study[name], other) for other in study.values())
@@ -77,13 +77,13 @@ def _most_alike(study: dict[str, RunMeasures]) -> RunMeasures:
     return study[max(study, key=agreeing)]
 
 
-def _alike(
+def _compatible(
     study: dict[str, RunMeasures], reference: RunMeasures, notes: list[str]
 ) -> dict[str, RunMeasures]:
-    """The runs that can be shown beside the reference; a note on each other one."""
+    """The runs that can be shown with the reference; a note on each other one."""
     shown: dict[str, RunMeasures] = {}
     for name, run in study.items():
-        # Two that can be shown beside the reference may still not be beside each other.
+        # Two that can be shown with the reference may still not be shown with each other.
         for other in (reference, *shown.values()):
             different = differing(run, other)
             if different:
@@ -98,18 +98,18 @@ def _alike(
 
 
 def _with_dense_run(study: dict[str, RunMeasures], notes: list[str]) -> dict[str, RunMeasures]:
-    """The runs without those of sweeps whose dense run is not there; a note on each of these."""
+    """The runs, except those of sweeps without their dense run; adds a note on each of these."""
     shown = dict(study)
     for name, run in study.items():
         dense = run.config.experiment.dense_parent
         if is_in_sweep(study, name) and dense not in study:
             del shown[name]
-            notes.append(f"Not shown: {name}. Its dense run {dense} is not there, or not shown")
+            notes.append(f"Not shown: {name}. Its dense run {dense} is missing or not shown")
     return shown
 
 
 def _curves(workdir: Path, study: dict[str, RunMeasures], notes: list[str]) -> Curves:
-    """Each run's curves. A run without them is shown nevertheless: its measures are whole."""
+    """Each run's curves. A run without them is still shown: its measures are complete."""
     curves = {}
     for name, run in study.items():
         try:
@@ -122,12 +122,12 @@ def _curves(workdir: Path, study: dict[str, RunMeasures], notes: list[str]) -> C
 def _images(
     reference: RunMeasures, load_data: Callable[[Data], Dataset], notes: list[str]
 ) -> Dataset | None:
-    """The images, for the gallery and the tooltips only: they may lie on another machine."""
+    """The images, for the gallery and the tooltips only: they may be on another machine."""
     try:
         dataset = load_data(reference.config.data)
         if dataset.checksum != reference.data_checksum:
             raise UserError(
-                f"the images are of checksum {dataset.checksum}, not {reference.data_checksum}"
+                f"the images have checksum {dataset.checksum}, not {reference.data_checksum}"
             )
     except UserError as error:
         notes.append(f"Not shown: the images, and so Figure 6. {error}")
@@ -154,7 +154,9 @@ def _load_runs(workdir: Path) -> tuple[dict[str, RunMeasures], list[str]]:
             run = load_measures(directory)
             # Other runs name their dense parent and their partner: a renamed one would be missed.
             if run.name != directory.name:
-                raise UserError(f"{directory / 'config.json'} is of {run.name}; rename one of them")
+                raise UserError(
+                    f"{directory / 'config.json'} names the run {run.name}; rename one of them"
+                )
         except UserError as error:
             notes.append(f"Not shown: {directory.name}. {error}")
             continue
@@ -166,17 +168,16 @@ def in_order(study: dict[str, RunMeasures]) -> dict[str, RunMeasures]:
     """The runs in the order of tables and figures.
 
     By method, the baseline first and others by name; within a method the dense runs, then gradual
-    pruning as early as it starts, then pruning at once. Of several of a kind those come first that
-    others are compared with, then it is by name.
+    pruning by its start, then one-shot pruning. Within these the baselines of other runs come
+    first, then the order is by name.
     """
     references = {run.config.experiment.baseline for run in study.values()}
 
-    def place(name: str) -> tuple:
+    def sort_key(name: str) -> tuple:
         config = study[name].config
         method = config.experiment.method
         pruning = config.experiment.pruning
-        # 0 dense, 1 gradual, 2 at once; of gradual ones the earlier start comes first, and those of
-        # sweeps last.
+        # 0 dense, 1 gradual, 2 one-shot; gradual ones are ordered by start, those of sweeps last.
         kind, in_sweep, start = 0, False, 0.0
         if pruning is not None and pruning.schedule is not None:
             kind = 1
@@ -188,37 +189,37 @@ def in_order(study: dict[str, RunMeasures]) -> dict[str, RunMeasures]:
             kind = 2
         return method != BASELINE, method, kind, in_sweep, start, name not in references, name
 
-    return {name: study[name] for name in sorted(study, key=place)}
+    return {name: study[name] for name in sorted(study, key=sort_key)}
 
 
 def differing(run: RunMeasures, other: RunMeasures) -> list[str]:
-    """What keeps two runs from being shown together."""
-    told = trained_otherwise(run, other)
-    # Of how they were measured only that counts on which measures of both depend.
+    """The differences that prevent two runs from being shown together."""
+    found = trained_otherwise(run, other)
+    # Only those measure settings count that measures of both runs depend on.
     for field in sorted(run.decided_by & other.decided_by):
         ours = getattr(run.config.measure, field)
         theirs = getattr(other.config.measure, field)
         if ours != theirs:
-            told.append(f"measure.{field}: {ours}, not {theirs}")
-    return told
+            found.append(f"measure.{field}: {ours}, not {theirs}")
+    return found
 
 
 def trained_otherwise(run: RunMeasures, other: RunMeasures) -> list[str]:
-    """What keeps the models of two runs from being compared, however they were measured."""
-    apart = list(MAY_DIFFER)
+    """The differences that prevent comparing the models of two runs, measure settings ignored."""
+    ignore = list(MAY_DIFFER)
     if is_one_shot(run.config.experiment) and is_one_shot(other.config.experiment):
-        apart.remove("finetune")
-    told = differences(run.config, other.config, apart)
-    told += differing_data(run.data_checksum, other.data_checksum)
+        ignore.remove("finetune")
+    found = differences(run.config, other.config, ignore)
+    found += differing_data(run.data_checksum, other.data_checksum)
     if len(run.labels) != len(other.labels):
-        told.append(f"test images: {len(run.labels)}, not {len(other.labels)}")
-    return told
+        found.append(f"test images: {len(run.labels)}, not {len(other.labels)}")
+    return found
 
 
 def _source(workdir: Path, study: dict[str, RunMeasures]) -> str:
-    """What every caption ends with."""
+    """The end of every caption."""
     failed = any(run.failed.any() for run in study.values())
-    fewer = ", less those failed" if failed else ""
+    fewer = ", less those that failed" if failed else ""
     presets = ", ".join(sorted({run.config.preset for run in study.values()}))
     commits = set()
     for name in study:

@@ -24,26 +24,27 @@ from prunejax.report.table import NOTHING, Cell, Table
 from prunejax.report.tables import sparsity_cell
 
 DIGITS = {"accuracy": 2, "pies": 0, "q": 3, "depth": 2}
-"""Of each effect, after the point."""
+"""The digits of each effect after the point."""
 LEAST = {"pies": 0.0}
-"""Where the interval of an effect ends at the latest; that of a difference has no such end."""
+"""The least value of an effect, which bounds its interval; a difference has no such bound."""
 POWER = (
-    "Beside what is undecided: how many seeds in all would have an even chance to decide it, if "
-    "the effect is as large as it seems."
+    "Next to undecided results: the total number of seeds for 50% power to decide them, if the "
+    "effect is as large as observed."
 )
+"""The note about undecided results."""
 
 
 class Effect(NamedTuple):
-    """What pruning does to a population, or by how much more it does it than to another."""
+    """The effect of pruning on a population, or the difference of two such effects."""
 
     value: float
     replicates: np.ndarray
     """`[resamples]`."""
     models: int
-    """Behind it."""
+    """The number of models that it is computed from."""
 
     def less(self, other: "Effect") -> "Effect":
-        """The difference, which is no surer than the smaller population behind it."""
+        """Returns the difference, with the number of models of the smaller population."""
         return Effect(
             self.value - other.value,
             self.replicates - other.replicates,
@@ -52,17 +53,17 @@ class Effect(NamedTuple):
 
 
 UNKNOWN = Effect(np.nan, np.full(1, np.nan), 0)
-"""Where nothing was measured; one NaN is combined with replicates of any number."""
+"""The effect where nothing was measured; its one NaN broadcasts to any number of replicates."""
 
 
 def effect(name: str, resamples: Resamples, models: DenseAndPruned) -> Effect:
-    """What pruning does to a population.
+    """The effect of pruning on a population.
 
     Args:
         name: `accuracy` (points lost), `q` (Q-Score lost), `pies` (their number) or `depth` (by
             how many layers PIEs, as they are, lie deeper than other images).
         resamples: of the study.
-        models: before and after.
+        models: dense and pruned.
     """
     dense, pruned = models
     if name == "pies":
@@ -81,7 +82,7 @@ def effect(name: str, resamples: Resamples, models: DenseAndPruned) -> Effect:
     else:
         before = 100 * dense.accuracy
         after = 100 * pruned.accuracy
-    # Dense and pruned models of one seed are drawn together, so that what they share cancels out.
+    # Dense and pruned models of one seed are drawn together, so that shared variation cancels.
     replicates = resamples.mean(dense, before) - resamples.mean(pruned, after)
     value = float(before.mean() - after.mean())
     return Effect(value, replicates, DenseAndPruned(dense, pruned).fewest)
@@ -104,7 +105,7 @@ def _deeper(resamples: Resamples, models: DenseAndPruned) -> Effect:
     probed = models.pruned.only_measured("depth")
     if probed is None or not pies.any() or pies.all():
         return UNKNOWN
-    # The PIEs are held as they are: only the probed models are resampled.
+    # The set of PIEs is fixed: only the probed models are resampled.
     depth = probed.values("depth")
     deeper = depth[:, pies].mean(1) - depth[:, ~pies].mean(1)
     replicates = resamples.of_measured("depth").mean(probed, deeper)
@@ -142,11 +143,13 @@ def comparison(study: Study) -> Table:
                 cells.append(Cell(f"{each.value:.{DIGITS[name]}f}", each.value))
             between = first.less(second)
             difference = difference_cell(name, between)
-            seeds = seeds_text(difference, between.models)
-            cells.append(difference._replace(beside=seeds) if seeds else difference)
+            power = power_of(difference, between.models)
+            if power:
+                difference = difference._replace(beside=f"undecided: {power}")
+            cells.append(difference)
         rows.append(Compared(*start, *cells))
 
-    # Where the same two methods are compared throughout, the headings can name them.
+    # If all comparisons are between the same two methods, the headings name them.
     a, b = compared_methods(study) or ("A", "B")
     header = ["Pruning", a, b, "Sparsity [%]"]
     header += [f"{a}: accuracy lost [points]", f"{b}: accuracy lost [points]"]
@@ -178,7 +181,7 @@ def _start(study: Study, pair: Pair, sparsity: float) -> list[Cell]:
     if pair.second in study:
         second = title(study, pair.second)
         other_label = pruning_label(study, pair.second)
-        # Sentences between two methods begin with it; others begin with both titles.
+        # Sentences about two methods start with this label; others start with both titles.
         if compared_methods(study) is not None and other_label != label:
             label = f"{label} against {other_label}"
     return [
@@ -190,17 +193,17 @@ def _start(study: Study, pair: Pair, sparsity: float) -> list[Cell]:
 
 
 def answer(study: Study, compared: Table) -> list[str]:
-    """The study's question answered: a sentence for each comparison at one sparsity.
+    """The answer to the study's question: a sentence for each comparison at one sparsity.
 
     Args:
         study: the measures.
-        compared: its `comparison`; the sparsity is that of its sparsities nearest to 90%.
+        compared: its `comparison`; the sentences are about its sparsity nearest to 90%.
     """
     if not prunes(study):
-        return ["Nothing is pruned here: the tables show what the dense models are like."]
+        return ["Nothing is pruned here: the tables describe the dense models."]
     if not pairs(study):
         return [
-            "Nothing is compared here: no experiment says what it is compared with. "
+            "Nothing is compared here: no experiment has a baseline. "
             "The tables show what pruning costs each."
         ]
     rows = answered(compared)
@@ -229,7 +232,7 @@ def answered(compared: Table) -> list[Compared]:
 
 
 def _sentence(row: Compared, first: str, second: str) -> str:
-    """What a comparison found, where all are between the same two methods."""
+    """The result of a comparison, if all are between the same two methods."""
     found = verdict(row.lost_difference)
     if found == "no":
         found = f"no, {first} loses less"
@@ -259,7 +262,7 @@ def _generic_sentence(row: Compared) -> str:
 
 
 def verdict(cell: Cell, sign: int = 1) -> str:
-    """Whether the value has this sign, by its interval: `yes`, `no` or `undecided`."""
+    """Returns whether the value has this sign, by its interval: `yes`, `no` or `undecided`."""
     # A value without an interval decides nothing.
     low, high = cell.interval or (0.0, 0.0)
     if low <= 0 <= high:
@@ -267,24 +270,24 @@ def verdict(cell: Cell, sign: int = 1) -> str:
     return "yes" if sign * cell.value > 0 else "no"
 
 
-def seeds_text(cell: Cell, models: int, unit: str = "seeds") -> str:
-    """How many seeds may decide the sign of a value; empty if it is decided, or has no interval.
+def power_of(cell: Cell, models: int, unit: str = "seeds") -> str:
+    """Returns the text of how many seeds give 50% power to decide a sign; empty if it is decided.
 
     Args:
-        cell: the value with its interval.
-        models: behind it.
-        unit: what they are.
+        cell: the value with its interval; without an interval the text is empty.
+        models: the number of models that the value is computed from.
+        unit: the noun for the number.
     """
     if cell.interval is None or verdict(cell) != "undecided":
         return ""
-    return even_chance(seeds_to_decide(cell.value, cell.interval, models), unit)
+    return power_text(seeds_to_decide(cell.value, cell.interval, models), unit)
 
 
-def even_chance(seeds: int | None, unit: str = "seeds") -> str:
-    """A number of seeds in words; None is more than 1,000."""
+def power_text(seeds: int | None, unit: str = "seeds") -> str:
+    """Returns the text of a number of seeds for 50% power; None is more than 1,000."""
     if seeds is None:
-        return f"1,000 {unit} would have less than an even chance to decide it"
-    return f"{seeds} {unit} would have an even chance to decide it"
+        return f"less than 50% power with 1,000 {unit}"
+    return f"{seeds} {unit} for 50% power"
 
 
 def overlap(study: Study) -> Table:
@@ -296,7 +299,7 @@ def overlap(study: Study) -> Table:
             rows.append([*start, Cell(found), *[NOTHING] * 5])
             continue
         first, second = (models.pies for models in found)
-        # Symmetric but for the last bits of its sums: in this order as committed tables have them.
+        # Symmetric except for the last bits of its sums: the order is that of committed tables.
         index, chance, p = jaccard(second, first)
         counts = [Cell(str(pies.sum()), float(pies.sum())) for pies in (first, second)]
         both = Cell(str((first & second).sum()), float((first & second).sum()))

@@ -1,4 +1,4 @@
-"""What the page shows beside the pointer: where test images lie in figures, and what they are."""
+"""The tooltips of the page: the positions of test images in figures, and their predictions."""
 
 import base64
 import io
@@ -17,23 +17,23 @@ from prunejax.report.figures.gallery import agreement, as_picture
 from prunejax.report.study import Study, at, cell_title
 
 MOST_IMAGES = 10_000
-"""Test images, the first, that the page has tooltips for; more would make it too large."""
+"""The number of first test images that have tooltips; more would make the page too large."""
 THUMBNAIL = 32
-"""Pixels of its width, at most."""
+"""The most pixels of a thumbnail's width."""
 
 
 def hover_data(
     study: Study, figures: Mapping[str, Figure], dataset: Dataset | None
 ) -> dict[str, Any]:
-    """What the page's script needs.
+    """The data of the page's script.
 
     Args:
         study: the measures.
-        figures: by name, after they were drawn.
-        dataset: with the test images; None shows none.
+        figures: the figures by name, after they were drawn.
+        dataset: the test images; None shows no images.
     """
     panels = {name: _panels(figure) for name, figure in figures.items()}
-    # Many panels share a cell, for instance the dense models: it is packed once.
+    # Many panels share a cell, for instance that of the dense models: it is packed once.
     cells = {}
     for figure in figures.values():
         for axis in figure.axes:
@@ -53,7 +53,7 @@ def hover_data(
 
 
 def _pointed_to(axis: Axes) -> list[tuple[str, float]]:
-    """The cells whose predictions are shown beside the points of a panel."""
+    """The cells with predictions that are shown at the points of a panel."""
     gid = axis.get_gid()
     return [] if gid is None else [(name, sparsity) for name, sparsity in json.loads(gid)]
 
@@ -68,29 +68,29 @@ def _packed(numbers: np.ndarray | Sequence[int]) -> str:
 
 
 def _panels(figure: Figure) -> list[dict[str, Any]]:
-    """Where each panel's images lie, in 1/10,000 of the figure's size from its top left corner."""
+    """The positions of each panel's images, in 1/10,000 of the figure's size from the top left."""
     size = np.array([figure.bbox.width, figure.bbox.height])
     panels = []
     for axis in figure.axes:
         cells = _pointed_to(axis)
         if not cells:
             continue
-        places: dict[int, tuple[int, int]] = {}
+        positions: dict[int, tuple[int, int]] = {}
         for points in axis.collections:
             # Points that another collection of the panel shows are masked or NaN in this one.
             offsets = np.ma.filled(np.ma.asarray(points.get_offsets(), float), np.nan)
             inside = axis.transData.transform(offsets) / size * 10_000
             for image, (x, y) in enumerate(inside[:MOST_IMAGES]):
                 if np.isfinite(x + y):
-                    places[image] = (round(x), round(10_000 - y))
-        # A lone image fills its panel; points answer to a pointer near them.
-        reach = round(axis.bbox.width / size[0] * 5_000) if len(places) == 1 else 0
+                    positions[image] = (round(x), round(10_000 - y))
+        # A single image fills its panel; a point reacts to a pointer near it.
+        reach = round(axis.bbox.width / size[0] * 5_000) if len(positions) == 1 else 0
         panels.append(
             {
                 "cells": [_key(*cell) for cell in cells],
-                "images": _packed(list(places)),
-                "x": _packed([x for x, _ in places.values()]),
-                "y": _packed([y for _, y in places.values()]),
+                "images": _packed(list(positions)),
+                "x": _packed([x for x, _ in positions.values()]),
+                "y": _packed([y for _, y in positions.values()]),
                 "reach": reach,
             }
         )
@@ -98,7 +98,7 @@ def _panels(figure: Figure) -> list[dict[str, Any]]:
 
 
 def _predictions(study: Study, name: str, sparsity: float) -> dict[str, Any]:
-    """Of a cell the modal prediction of every image, and how many models agree with it."""
+    """The modal prediction of every image by a cell, and how many of its models agree with it."""
     models = at(study, name, sparsity)
     if models is None:
         raise ValueError(f"a figure shows {name} at {sparsity}, which has no models")
@@ -111,7 +111,7 @@ def _predictions(study: Study, name: str, sparsity: float) -> dict[str, Any]:
 
 
 def _thumbnails(dataset: Dataset) -> dict[str, Any]:
-    """The test images in one picture."""
+    """The test images in one sprite."""
     images = dataset.test_images[:MOST_IMAGES]
     height, width = images.shape[1:3]
     # One sprite is smaller, and quicker to load, than thousands of small images.
@@ -123,8 +123,8 @@ def _thumbnails(dataset: Dataset) -> dict[str, Any]:
     sheet = Image.new("RGB", (columns * tile_width, rows * tile_height))
     for index, image in enumerate(images):
         tile = Image.fromarray(as_picture(image))
-        place = (index % columns * tile_width, index // columns * tile_height)
-        sheet.paste(tile.resize((tile_width, tile_height)), place)
+        position = (index % columns * tile_width, index // columns * tile_height)
+        sheet.paste(tile.resize((tile_width, tile_height)), position)
     buffer = io.BytesIO()
     sheet.save(buffer, "WEBP", quality=60)
     return {

@@ -1,4 +1,4 @@
-"""Table 2: the training hyper-parameters, a column for each stage that the study's methods have."""
+"""Table 2: the training hyper-parameters, a column for each stage of the study's methods."""
 
 import dataclasses
 from typing import NamedTuple
@@ -27,14 +27,14 @@ class StageColumn(NamedTuple):
     stage: str
     """The field of the configuration."""
     method: str | None
-    """Whose first stage it is; None for later ones, which methods share."""
+    """The method of which it is the first stage; None for later ones, which methods share."""
     loss: str
     config: Config
-    """Of a run that has it."""
+    """The configuration of a run that has it."""
 
     @property
     def settings(self) -> Stage:
-        """Its settings."""
+        """The settings of the stage."""
         return stage_settings(self.config, self.stage)
 
 
@@ -47,14 +47,14 @@ def table_2(study: Study, published: Published | None = None) -> Table:
         column.config.display.architecture or column.config.model.name for column in columns
     ]
 
-    # Beside ours the paper's, of those of its methods that the study has.
+    # Next to ours the paper's, for those of its methods that the study has.
     paper = (published or {}).get("hyperparameters", {})
     known = [method.name for method in methods(study)]
     theirs = [key for method, key in PAPER_METHODS.items() if paper and method in known]
     rows = []
     for name in [*ours, *(name for name in paper if name not in ours)]:
         texts = ours.get(name, ["not used"] * len(columns))
-        # A row that is empty for every stage, for instance of schedules where nothing is pruned.
+        # Skip a row that is empty for every stage, for instance of schedules if nothing is pruned.
         if name not in paper and set(texts) == {"-"}:
             continue
         texts = [name, *texts, *(paper.get(name, {}).get(key, "-") for key in theirs)]
@@ -62,7 +62,7 @@ def table_2(study: Study, published: Published | None = None) -> Table:
 
     note = ""
     if unknown:
-        note = f"Not of {', '.join(unknown)}: the module of that method was not imported."
+        note = f"Left out: {', '.join(unknown)}; the module of that method was not imported."
     header = ["Hyperparameter", *(column.title for column in columns)]
     header += [f"Paper {key}" for key in theirs]
     return Table("table_2", "Table 2. Training hyper-parameters", header, rows, note)
@@ -78,13 +78,13 @@ def _stage_columns(study: Study) -> tuple[list[StageColumn], list[str]]:
         method = method_of(study, name)
         try:
             stages = stages_of(config)
-        except UserError:  # an outsider's method, whose module was not imported for this report
+        except UserError:  # a custom method; its module was not imported for this report
             if method.label not in unknown:
                 unknown.append(method.label)
             continue
-        for place, stage in enumerate(stages):
+        for index, stage in enumerate(stages):
             # Stages after a method's own first one classify, with settings that methods share.
-            if place or is_one_shot(config.experiment):
+            if index or is_one_shot(config.experiment):
                 heading = stage_title(stage).capitalize()
                 column = StageColumn(heading, stage, None, "cross entropy", config)
                 later.setdefault(stage, column)
@@ -109,7 +109,7 @@ def _settings_rows(columns: list[StageColumn]) -> dict[str, list[str]]:
     }
     for column in columns:
         stage = column.settings
-        # Which augmentation a stage uses is a matter of its objective.
+        # The objective of a stage defines which augmentation it uses.
         augment = objective_of(column.config, column.stage).augment
         nesterov = " (Nesterov)" if stage.nesterov else ""
         rows["Weight decay"].append(f"{stage.weight_decay:g}")
@@ -165,15 +165,15 @@ def _schedule_rows(study: Study, columns: list[StageColumn]) -> dict[str, list[s
         "Pruning frequency": [],
     }
     further: dict[str, list[str]] = {}
-    for place, column in enumerate(columns):
+    for index, column in enumerate(columns):
         schedules = _schedules(study, column)
-        # The first one stands in the paper's three rows.
+        # The first schedule fills the paper's three rows.
         main = next(iter(schedules.values()), None)
         for label, schedule in schedules.items():
             if schedule == main:
                 continue
-            row = further.setdefault(f"{label} begin, end, frequency", ["-"] * len(columns))
-            row[place] = f"{schedule.begin_step}, {schedule.end_step}, {schedule.every_steps}"
+            row = further.setdefault(f"{label} start, end, frequency", ["-"] * len(columns))
+            row[index] = f"{schedule.begin_step}, {schedule.end_step}, {schedule.every_steps}"
         rows["Sparsity begin step"].append(str(main.begin_step) if main else "-")
         rows["Sparsity end step"].append(str(main.end_step) if main else "-")
         rows["Pruning frequency"].append(str(main.every_steps) if main else "-")
@@ -182,7 +182,7 @@ def _schedule_rows(study: Study, columns: list[StageColumn]) -> dict[str, list[s
 
 def _schedules(study: Study, column: StageColumn) -> dict[str, Schedule]:
     """The schedules that a stage of the study follows, by the pruning's label."""
-    # Of the stages that methods share only the head can be pruned, by a schedule of its own.
+    # Of the stages that methods share only the head can be pruned, by its own schedule.
     if column.method is None:
         head = column.config.prune.head if column.stage == "head" else None
         return {"head": head} if head is not None else {}

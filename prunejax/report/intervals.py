@@ -1,4 +1,4 @@
-"""The table of every cell: accuracy, PIEs and what the measures want shown, with 95% intervals."""
+"""The table of every cell: accuracy, PIEs and the columns of the measures, with 95% intervals."""
 
 from prunejax.measures import Column, RunMeasures
 from prunejax.report.comparison import effect, effect_cell
@@ -30,7 +30,7 @@ def intervals(study: Study) -> Table:
     rows = []
     for name in [*dense_experiments(study), *pruned_experiments(study)]:
         for sparsity in study[name].levels:
-            # Sparsity 0 of a pruned experiment is its dense one's, which has a row of its own.
+            # Sparsity 0 of a pruned experiment is its dense one's, which has its own row.
             if holder_of(study, name, sparsity) != name:
                 continue
             start = [Cell(title(study, name)), sparsity_cell(study, sparsity)]
@@ -40,7 +40,7 @@ def intervals(study: Study) -> Table:
                 why = Cell(why_not(study, name, sparsity))
                 rows.append([*start, *[why] * (4 + len(columns))])
                 continue
-            # What every study has, then whatever its measures bring along.
+            # First the columns of every study, then those of its measures.
             accuracy = mean_with_interval(resamples, models, 100 * models.accuracy, 2)
             row = [*start, _count(study, name, sparsity, models), accuracy]
             row.append(_pies(resamples, study, name, sparsity))
@@ -55,20 +55,21 @@ def intervals(study: Study) -> Table:
 
 
 def measure_columns(study: Study) -> list[Column]:
-    """What the measures of all runs want shown of each model, in order of appearance."""
+    """The columns of all runs' measures with a value of each model, in order of first use."""
     found: dict[tuple[str, str], Column] = {}
     for run in study.values():
         for column in run.columns:
-            # An array of one row a sparsity has no value of each model to average.
+            # An array with one row per sparsity has no value of each model to average.
             if run.has(column.array) and run.dims[column.array][0] == "models":
                 found.setdefault((column.array, column.header), column)
     return list(found.values())
 
 
 def _count(study: Study, name: str, sparsity: float, models: RunMeasures) -> Cell:
-    wanted = trained(study, name, sparsity)
-    lost = f"of {wanted}; the others diverged or collapsed" if len(models.seeds) < wanted else ""
-    return Cell(str(len(models.seeds)), len(models.seeds), lost)
+    count = len(models.seeds)
+    total = trained(study, name, sparsity)
+    failed = f"of {total}; the others diverged or collapsed" if count < total else ""
+    return Cell(str(count), count, failed)
 
 
 def _pies(resamples: Resamples, study: Study, name: str, sparsity: float) -> Cell:
@@ -81,12 +82,12 @@ def _pies(resamples: Resamples, study: Study, name: str, sparsity: float) -> Cel
 
 
 def _measured(resamples: Resamples, models: RunMeasures, column: Column) -> Cell:
-    """What stands in a column: the mean over those of a cell's models that were measured."""
+    """The value of a column: the mean over those of a cell's models that were measured."""
     measured = models.only_measured(column.array)
     if measured is None:
         return Cell("not measured")
     values = measured.values(column.array)
-    # A model's value is its mean over whatever else the array has: images, classes.
+    # The value of a model is its mean over the other axes: images, classes.
     if values.ndim > 1:
         values = values.mean(axis=tuple(range(1, values.ndim)))
     resamples = resamples.of_measured(column.array)
@@ -94,7 +95,7 @@ def _measured(resamples: Resamples, models: RunMeasures, column: Column) -> Cell
 
 
 def _measured_of_fewer(study: Study, columns: list[Column]) -> str:
-    """Which columns are of fewer models than there are, as the end of a note."""
+    """The columns that were measured for fewer models than trained, as the end of a note."""
     text = ""
     for column in columns:
         if not of_all_models(study, column.array):

@@ -1,26 +1,26 @@
-"""PIEs that training noise alone makes, and how both kinds depend on the size of a population."""
+"""The PIEs of training noise alone, and how PIEs depend on the size of a population."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 from prunejax.measures import RunMeasures
-from prunejax.report.statistics import floor_at, noise_floor, pie_counts, shuffled_places
+from prunejax.report.statistics import floor_at, noise_floor, pie_counts, shuffled_ranks
 from prunejax.report.study import Study, at, holder_of
 from prunejax.report.table import Cell
 
 DRAWS = 100
-"""Of subsets of each size."""
+"""Draws of subsets of each size."""
 FLOOR = (
-    "Noise floor: the PIEs that training noise alone makes between two populations as large as "
-    f"those compared. Estimated between random halves of the dense models ({DRAWS} splits), times "
-    "the square root of a half's share of the models (of unequal numbers their harmonic mean); "
-    "rough below 8 models."
+    "Noise floor: the number of PIEs by training noise alone between two populations of the sizes "
+    f"compared. Estimated between random halves of the dense models ({DRAWS} splits), times the "
+    "square root of the size of a half over the number of models (the harmonic mean of unequal "
+    "numbers); a rough estimate below 8 models."
 )
-"""What must be known of it."""
+"""The note about the noise floor."""
 NO_FLOOR = "needs 2 dense models"
 MOST_SIZES = 8
-"""Of subsets that a curve has."""
+"""The most sizes of subsets in a curve."""
 
 
 class Floor(NamedTuple):
@@ -28,8 +28,9 @@ class Floor(NamedTuple):
 
     mean: float
     low: float
-    """The least of the splits."""
+    """The minimum over the splits."""
     high: float
+    """The maximum over the splits."""
 
 
 def floor_of(dense: RunMeasures | None, pruned: int | None = None) -> Floor | None:
@@ -37,13 +38,13 @@ def floor_of(dense: RunMeasures | None, pruned: int | None = None) -> Floor | No
 
     Args:
         dense: the dense models.
-        pruned: how many models they are compared with; None: as many.
+        pruned: the number of pruned models; None: as many as dense ones.
     """
     if dense is None or len(dense.seeds) < 2:
         return None
     models = len(dense.seeds)
     pruned = models if pruned is None else pruned
-    # The noise of a difference is that of both sides: the mean of their variances counts.
+    # The noise of a difference is that of both sides: their variances are averaged.
     size = 2 * models * pruned / (models + pruned)
     counts = noise_floor(dense.predictions, len(dense.class_names), DRAWS)
     scaled = floor_at(counts, models // 2, size)
@@ -51,14 +52,14 @@ def floor_of(dense: RunMeasures | None, pruned: int | None = None) -> Floor | No
 
 
 def floors_of(study: Study) -> dict[str, Floor | None]:
-    """The noise floor of each experiment, from its dense models, for as many as it has."""
-    # A hundred splits each: experiments of one dense parent and one size share its floor.
+    """The noise floor of each experiment, from its dense models, for its number of models."""
+    # Each takes a hundred splits: experiments of one dense parent and one size share a floor.
     known: dict[tuple[str | None, int | None], Floor | None] = {}
     floors = {}
     for name, run in study.items():
         holder = holder_of(study, name, 0.0)
         dense_run = study.get(holder or "")
-        # A population that is as large as the dense one and lost models is held to be as large.
+        # The configured sizes are compared: failed models do not make a population smaller.
         same = dense_run is None or dense_run.config.models == run.config.models
         key = (holder, None if same else run.config.models)
         if key not in known:
@@ -95,22 +96,22 @@ def noise_by_size(dense: RunMeasures) -> Curve:
 
 
 def extrapolated(noise: Curve, models: int) -> Curve:
-    """From the largest subsets of a curve on to all models; see `floor_at`."""
+    """Extrapolates a curve from its largest subsets to all models; see `floor_at`."""
     largest, count = noise.sizes[-1], np.array(noise.pies[-1])
     sizes = list(range(largest, models + 1))
     return Curve(sizes, [float(floor_at(count, largest, size)) for size in sizes])
 
 
 def pies_by_size(dense: RunMeasures, pruned: RunMeasures) -> Curve:
-    """The PIEs of subsets of the seeds that both have, as of the whole populations."""
+    """The PIEs between dense and pruned models of subsets of the seeds that both have."""
     seeds = np.intersect1d(dense.seeds, pruned.seeds)
     of_dense = dense.predictions[np.searchsorted(dense.seeds, seeds)]
     of_pruned = pruned.predictions[np.searchsorted(pruned.seeds, seeds)]
-    places = shuffled_places(len(seeds), DRAWS)
+    ranks = shuffled_ranks(len(seeds), DRAWS)
     sizes = _sizes(len(seeds))
     means = []
     for size in sizes:
-        chosen = (places < size).astype(np.float32)
+        chosen = (ranks < size).astype(np.float32)
         counts = pie_counts(of_dense, of_pruned, chosen, chosen, len(dense.class_names))
         means.append(float(np.mean(counts)))
     return Curve(sizes, means)

@@ -1,4 +1,4 @@
-"""What the page opens with: one sentence that a stranger understands, then the findings."""
+"""The start of the page: a plain sentence for any reader, then the findings."""
 
 from prunejax.report.comparison import answer, answered, verdict
 from prunejax.report.study import (
@@ -14,20 +14,20 @@ from prunejax.report.when import Trend, trends, when_sentence
 
 
 def opening(study: Study, compared: Table) -> tuple[str, list[str]]:
-    """What the study found.
+    """The results of the study in sentences.
 
     Args:
         study: the measures.
         compared: the `comparison` of its experiments other than sweeps.
 
     Returns:
-        one sentence or two in plain words, and the findings with their numbers: what the comparison
-        says, and what the sweeps over start steps show.
+        One or two plain sentences, and the findings with their numbers: those of the comparison
+        and those of the sweeps over start steps.
     """
     single = without_sweeps(study)
     found = []
     for trend in trends(study):
-        # A sweep may have been made at sparsities of its own.
+        # A sweep may have its own sparsities.
         if trend.sparsity == headline({trend.sweep.first: study[trend.sweep.first]}):
             found.append(trend)
     sentences = [when_sentence(study, trend) for trend in found]
@@ -38,7 +38,7 @@ def opening(study: Study, compared: Table) -> tuple[str, list[str]]:
 
 
 def _hurt_more(study: Study, compared: Table) -> str:
-    """Which of two methods the first way of pruning costs more; empty if that is not asked."""
+    """Which of two methods loses more by the first way of pruning; empty if none are compared."""
     methods = compared_methods(study)
     if methods is None:
         return ""
@@ -50,7 +50,7 @@ def _hurt_more(study: Study, compared: Table) -> str:
     words = {
         "yes": f"it costs {first} more",
         "no": f"it costs {first} less",
-        "undecided": "which of them it costs more is undecided",
+        "undecided": "it is undecided which of them it costs more",
     }
     return (
         f"Pruning {row.sparsity.text}% of the weights ({row.pruning.text}) costs networks trained "
@@ -60,14 +60,16 @@ def _hurt_more(study: Study, compared: Table) -> str:
 
 
 def _best_start(study: Study, found: list[Trend]) -> str:
-    """When to prune, where that was found to matter; empty if not, and without sweeps."""
-    told = []
+    """The best start of pruning, if a trend is decided; empty if not, and without sweeps."""
+    found_best = []
     for trend in found:
         if trend.found != "undecided":
             label = sweep_label(study, trend.sweep)
             start = f"{100 * trend.cheapest:.3g}%"
             lost = f"{trend.lost[trend.cheapest]:.1f} points"
-            told.append(f"{label} loses least on average ({lost}) if pruning starts at {start}")
-    if not told:
+            found_best.append(
+                f"{label} loses least on average ({lost}) if pruning starts at {start}"
+            )
+    if not found_best:
         return ""
-    return f"Of the starting points tried, {', and '.join(told)} of the first training stage."
+    return f"Of the starting points tried, {', and '.join(found_best)} of the first training stage."

@@ -37,9 +37,9 @@ from prunejax.training.state import under_own_switches
 from prunejax.types import Path
 
 LEADING = ("what_pruning_costs", "when_to_prune")
-"""Figures that the page opens with."""
+"""The figures at the start of the page."""
 UNFOLDED = ("findings", "comparison", "when")
-"""Tables of which the first that there is stands beside the findings, and not folded."""
+"""The first of these tables that exists is shown next to the findings, unfolded."""
 
 
 @under_own_switches
@@ -55,20 +55,20 @@ def write(
     """Writes tables (CSV, Markdown, LaTeX), figures (PNG, SVG) and the page that shows them.
 
     Args:
-        directory: made if need be.
+        directory: created if missing.
         study: the measures of each experiment, all of the same test images.
-        source: what every caption ends with, for instance models, preset and commit.
+        source: the end of every caption, for instance models, preset and commit.
         curves: the training curves.
         notes: for instance which runs are not shown, and why.
         published: the paper's numbers, if they are for this data.
         dataset: the images, for the gallery and the tooltips; None leaves these out.
 
     Returns:
-        the path of the page.
+        The path of the page.
     """
     for part in ("tables", "figures"):
         (directory / part).mkdir(parents=True, exist_ok=True)
-    # Files first: whatever happens to the page, the tables are there.
+    # Files first: if the page fails, the tables are there.
     tables, failed_tables = _all_tables(directory / "tables", study, published)
     makers = picture_makers(study, curves, dataset, published)
     pictures, drawn, failed_pictures = _draw_all(directory / "figures", study, makers)
@@ -96,7 +96,7 @@ def write(
 
 
 def _opening(study: Study, tables: Sequence[Table]) -> Mapping[str, object]:
-    """What the page opens with: the question, the answer, and of what it is."""
+    """The start of the page: the question, the answer, and what was trained and measured."""
     # The comparison holds the numbers of the answer.
     compared = next((table for table in tables if table.name == "comparison"), Table("", ""))
     plain, sentences = opening(study, compared)
@@ -110,7 +110,7 @@ def _opening(study: Study, tables: Sequence[Table]) -> Mapping[str, object]:
 
 
 def _sections_of_tables(tables: Sequence[Table]) -> Mapping[str, list[Table]]:
-    """The table that stands beside the findings, and those that are folded."""
+    """The table next to the findings, and those that are folded."""
     made = [table.name for table in tables]
     unfolded = next((name for name in UNFOLDED if name in made), None)
     return {
@@ -125,9 +125,9 @@ def _sections_of_pictures(
     drawn: Mapping[str, bytes],
     dataset: Dataset | None,
 ) -> Mapping[str, object]:
-    """The figures that the page opens with, the others, and which images their points are."""
+    """The figures at the start of the page, the others, and the test images of their points."""
     shown = {name: _shown(name, picture, drawn[name]) for name, picture in pictures.items()}
-    # Where points lie is known only now: the layout is settled when a figure is drawn.
+    # The positions of points are known only now: drawing a figure fixes its layout.
     figures = {name: picture.figure for name, picture in pictures.items()}
     hover = hover_data(study, figures, dataset)
     pointed = [name for name, panels in hover["panels"].items() if panels and name != "figure_6"]
@@ -142,12 +142,12 @@ def _sections_of_pictures(
 def _all_tables(
     directory: Path, study: Study, published: Published | None
 ) -> tuple[list[Table], list[str]]:
-    """Makes and writes every table; one that cannot be made costs a note, and not the others."""
+    """Makes and writes every table; one that fails adds a note, and the others are still made."""
     tables, notes = [], []
     for name, make in table_makers(study, published).items():
         try:
             made = make()
-        except Exception as error:  # of whatever a study's numbers may break
+        except Exception as error:  # any error that a study's numbers cause
             notes.append(_not_made(name, error))
             continue
         for table in made:
@@ -159,10 +159,10 @@ def _all_tables(
 def _draw_all(
     directory: Path, study: Study, makers: Mapping[str, Callable[[], Picture]]
 ) -> tuple[dict[str, Picture], dict[str, bytes], list[str]]:
-    """Draws and writes every figure; one that cannot be drawn costs a note, and not the others.
+    """Draws and writes every figure; one that fails adds a note, and the others are still drawn.
 
     Returns:
-        the figures and their PNGs by name, and the notes.
+        The figures and their PNGs by name, and the notes.
     """
     pictures, drawn, notes = {}, {}, []
     for name, make in makers.items():
@@ -171,8 +171,8 @@ def _draw_all(
             drawn[name] = _save(study, picture.figure, directory / name)
             pictures[name] = picture
         except OSError:
-            raise  # the disk, which refuses the others too
-        except Exception as error:  # of Matplotlib, with any names and numbers that a study has
+            raise  # a disk error, which the other figures would have too
+        except Exception as error:  # any error of Matplotlib with a study's names and numbers
             notes.append(_not_made(name, error))
     return pictures, drawn, notes
 
@@ -182,7 +182,7 @@ def _not_made(name: str, error: Exception) -> str:
 
 
 def in_words(name: str) -> str:
-    """What a link calls a table or a figure, by the name of its file."""
+    """The text of a link to a table or a figure, from the name of its file."""
     return name.replace("_", " ").capitalize().replace("Pies", "PIEs")
 
 
@@ -214,7 +214,9 @@ def about(study: Study) -> str:
     probe = f"{probes.neighbors}-NN probe"
     meaning = f"first layer from which all {probe}s give the {probes.depth_target}"
     if probes.depth_count == "last_wrong":
-        meaning = f"last layer whose {probe} does not give the {probes.depth_target}, 1 if all do"
+        meaning = (
+            f"last layer where the {probe} does not give the {probes.depth_target}, 1 if all do"
+        )
     return (
         f"{text} Prediction depth: the {meaning}; the probes are fitted on {fitted} training "
         f"images, over {probed}."
@@ -222,7 +224,7 @@ def about(study: Study) -> str:
 
 
 def failure_notes(study: Study) -> list[str]:
-    """A note for each measure that a run lacks, or one for all runs if they lack it alike."""
+    """A note for each measure that a run lacks, or one for all runs if they all lack it."""
     lacking: dict[str, dict[str, str]] = {}
     for name, run in study.items():
         for measure, why in run.failures.items():
@@ -248,11 +250,11 @@ def _font_notes(study: Study) -> list[str]:
 def _methods(study: Study) -> list[Mapping[str, str]]:
     """Each method's label, its name in words, and its colour in the figures."""
     chosen = colours(study)
-    told = []
+    found = []
     for method in methods(study):
         name = method.name.replace("_", " ")
-        told.append({"label": method.label, "name": name, "colour": chosen[method.name]})
-    return told
+        found.append({"label": method.label, "name": name, "colour": chosen[method.name]})
+    return found
 
 
 def _save(study: Study, figure: Figure, path: Path) -> bytes:
@@ -262,7 +264,7 @@ def _save(study: Study, figure: Figure, path: Path) -> bytes:
     for form, metadata in (("svg", {"Date": None}), ("png", None)):
         buffer = io.BytesIO()
         with in_style(study), warnings.catch_warnings():
-            # The page has a note of these characters.
+            # The page has a note about these characters.
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             figure.savefig(buffer, format=form, metadata=metadata, dpi=150)
         drawn[form] = buffer.getvalue()
@@ -272,7 +274,7 @@ def _save(study: Study, figure: Figure, path: Path) -> bytes:
 
 
 def _shown(name: str, picture: Picture, png: bytes) -> Mapping[str, object]:
-    """What the page's template needs of a figure."""
+    """The data of a figure for the page's template."""
     return {
         "name": name,
         "title": picture.title,

@@ -1,4 +1,4 @@
-"""What only the paper's experiments have: Table 3, and the paper's findings one by one."""
+"""Tables of the paper's experiments only: Table 3, and the paper's findings one by one."""
 
 import dataclasses
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from prunejax.report.comparison import (
     POWER,
     difference_cell,
     effect,
-    seeds_text,
+    power_of,
     verdict,
 )
 from prunejax.report.noise import FLOOR, noise_floors
@@ -39,7 +39,7 @@ TABLE_3 = "sup_gmp"
 
 
 def table_3(study: Study, published: Published | None = None) -> Table:
-    """PIEs of Sup / GMP beside those of Hooker et al. 2019, as Table 3."""
+    """PIEs of Sup / GMP next to those of Hooker et al. 2019, as Table 3."""
     heading = f"Table 3. {paper_title(study, TABLE_3)}: PIEs among {scope(study)}, and accuracy"
     table = Table("table_3", heading, note=f"{FLOOR} Shown: its mean.")
     names = filter(None, [find_papers(study, TABLE_3)])
@@ -53,15 +53,15 @@ def table_3(study: Study, published: Published | None = None) -> Table:
 
 
 class Finding(NamedTuple):
-    """Something that the paper finds."""
+    """A finding of the paper."""
 
     text: str
     effect: str
-    """As in `comparison.effect`."""
+    """The name of the effect, as in `comparison.effect`."""
     sign: int
-    """Of the effect, if it is as the paper finds."""
+    """The sign of the effect that the paper finds."""
     experiments: tuple[str, ...]
-    """The one that has the effect, or has it more than a second one; see `published.PAPER`."""
+    """The keys in `published.PAPER` of the experiment with the effect, or of both that differ."""
 
 
 FINDINGS = (
@@ -90,38 +90,38 @@ FINDINGS = (
 )
 
 
-def can_ask_findings(study: Study) -> bool:
+def has_findings(study: Study) -> bool:
     """Whether the study has both experiments of any of the paper's comparisons."""
     for finding in FINDINGS:
-        # What a single experiment has is no reason for a table of ten rows that lack the rest.
+        # A finding of a single experiment is not enough for a table of which most rows are empty.
         present = [key for key in finding.experiments if find_papers(study, key) is not None]
         if len(present) == 2:
             return True
     return False
 
 
-def _asked(study: Study) -> list[Finding]:
-    """Those that a table has a row for.
+def _shown_findings(study: Study) -> list[Finding]:
+    """The findings with a row in the table.
 
-    A study of the paper's experiments alone says of each finding what is not run yet. One that has
-    others too is another study, of which only what it has is told.
+    A study of the paper's experiments alone has a row for each finding, also for those not run yet.
+    One that has other experiments has rows for the findings that it can show.
     """
     if all(paper_key(study, name) is not None for name in pruned_experiments(study)):
         return list(FINDINGS)
-    asked = []
+    shown = []
     for finding in FINDINGS:
         if all(find_papers(study, key) is not None for key in finding.experiments):
-            asked.append(finding)
-    return asked
+            shown.append(finding)
+    return shown
 
 
 def findings(study: Study, published: Published | None = None) -> Table:
-    """What the paper finds at the headline sparsity: ours with its interval; whether it holds."""
+    """The paper's findings at the headline sparsity: our value with its interval; if it holds."""
     resamples = Resamples(study)
     sparsity = headline(study)
     floors = noise_floors(study)
     rows = []
-    for finding in _asked(study):
+    for finding in _shown_findings(study):
         row = [Cell(finding.text), *_ours(study, resamples, floors, finding, sparsity)]
         if published is not None:
             theirs = _published_difference(finding, published, sparsity)
@@ -147,7 +147,7 @@ def _ours(
     finding: Finding,
     sparsity: float,
 ) -> list[Cell]:
-    """The effect here, whether it has the paper's sign, and the noise floors behind it."""
+    """Our effect, whether it has the paper's sign, and the noise floors of its experiments."""
     cells = [_cells_of_paper(study, key, sparsity) for key in finding.experiments]
     lacking = [cell for cell in cells if isinstance(cell, str)]
     if lacking:
@@ -156,22 +156,22 @@ def _ours(
 
     # The effect of the first experiment, less that of the second if there is one.
     effects = [effect(finding.effect, resamples, models) for models in found]
-    asked = effects[0]
+    found_effect = effects[0]
     for other in effects[1:]:
-        asked = asked.less(other)
-    if asked.models:
-        ours = difference_cell(finding.effect, asked)
+        found_effect = found_effect.less(other)
+    if found_effect.models:
+        ours = difference_cell(finding.effect, found_effect)
     else:
         ours = Cell("not probed, or no PIEs" if finding.effect == "depth" else "not measured")
 
-    # PIEs are to be read beside those that training noise alone makes.
+    # PIEs are to be compared with those that training noise alone makes.
     noise = "-"
     if finding.effect == "pies":
         names = [find_papers(study, key) for key in finding.experiments]
         noise = "; ".join(floors[name].text for name in names if name is not None)
-    # Depth is known of the probed models only, however many there are.
+    # Depth is known for the probed models only.
     unit = "probed models" if finding.effect == "depth" else "seeds"
-    holds = Cell(verdict(ours, finding.sign), beside=seeds_text(ours, asked.models, unit))
+    holds = Cell(verdict(ours, finding.sign), beside=power_of(ours, found_effect.models, unit))
     return [ours, holds, Cell(noise)]
 
 
@@ -185,7 +185,7 @@ def _cells_of_paper(study: Study, key: str, sparsity: float) -> DenseAndPruned |
 
 
 def _published_difference(finding: Finding, published: Published, sparsity: float) -> float:
-    """The effect by the paper's means, less that of a second experiment; NaN where it has none."""
+    """The effect from the paper's means, minus that of a second experiment; NaN if unknown."""
     effects = []
     for key in finding.experiments:
         effects.append(_published_effect(finding.effect, published, key, sparsity))
@@ -205,7 +205,14 @@ def _published_effect(name: str, published: Published, key: str, sparsity: float
 
 
 def published_level(name: str, published: Published, key: str, sparsity: float) -> float:
-    """What the paper has of one of `when.QUANTITIES`; NaN where it has none."""
+    """Returns the paper's value of one of `when.QUANTITIES`; NaN where it has none.
+
+    Args:
+        name: the name of the quantity.
+        published: the paper's numbers.
+        key: the key of the paper's experiment, in `published.PAPER`.
+        sparsity: the sparsity, a fraction.
+    """
     if name == "q":
         return _published_mean(published, "Q", key, sparsity)
     if name == "depth":

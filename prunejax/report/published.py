@@ -1,4 +1,4 @@
-"""The numbers that a paper published, and which experiments of a study they are of."""
+"""The published numbers of a paper, and the experiments of a study that they belong to."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ Published = Mapping[str, Mapping[str, Mapping[Any, str]]]
 
 
 class PaperExperiment(NamedTuple):
-    """What an experiment of the paper is, and how the paper calls it."""
+    """An experiment of the paper, with the title that the paper gives it."""
 
     method: str
     pruning: Pruning
@@ -23,22 +23,21 @@ class PaperExperiment(NamedTuple):
 
 ARCHITECTURE = "WideResNet-16-2"
 """The paper's network, as `config.display.architecture` has it."""
-AT_ONCE = Pruning(None, allocation="global")
+ONE_SHOT = Pruning(None, allocation="global")
 PAPER = {
     "sup_gmp": PaperExperiment("cross_entropy", Pruning("sup"), "Sup / GMP"),
-    "sup_one_shot": PaperExperiment("cross_entropy", AT_ONCE, "Sup / One-Shot"),
+    "sup_one_shot": PaperExperiment("cross_entropy", ONE_SHOT, "Sup / One-Shot"),
     "scl_gmp": PaperExperiment("supcon", Pruning("scl"), "SCL / GMP"),
     "scl_delayed_gmp": PaperExperiment("supcon", Pruning("scl_delayed"), "SCL / Δ GMP"),
-    "scl_one_shot": PaperExperiment("supcon", AT_ONCE, "SCL / One-Shot"),
+    "scl_one_shot": PaperExperiment("supcon", ONE_SHOT, "SCL / One-Shot"),
 }
-"""The paper's pruned experiments (Corti et al.), by what its numbers are kept under."""
+"""The paper's pruned experiments (Corti et al.), by the keys of its numbers."""
 
 
 def paper_key(study: Study, name: str) -> str | None:
     """Which of the paper's experiments this one of the study is, whatever its name; or None.
 
-    It is trained and pruned as in the paper, and the study calls that way of pruning as the paper
-    does.
+    It is trained and pruned as in the paper, and has the paper's label for its way of pruning.
     """
     ours = experiment(study, name)
     for key, theirs in PAPER.items():
@@ -49,14 +48,22 @@ def paper_key(study: Study, name: str) -> str | None:
 
 
 def find_papers(study: Study, key: str) -> str | None:
-    """The name that an experiment of the paper has in the study, or None if that lacks it."""
+    """The name of a paper's experiment in the study, or None if the study does not have it."""
     return next((name for name in study if paper_key(study, name) == key), None)
 
 
 def number(
     published: Published | None, study: Study, column: str, name: str, sparsity: float
 ) -> str | None:
-    """What the paper has for a cell, or None."""
+    """Returns the paper's number for a cell, or None.
+
+    Args:
+        published: the paper's numbers.
+        study: the measures.
+        column: the header of the column.
+        name: the name of the experiment in the study.
+        sparsity: the sparsity of the cell, a fraction.
+    """
     key = paper_key(study, name)
     if published is None or key is None:
         return None
@@ -65,18 +72,18 @@ def number(
 
 
 def other_depth(study: Study, published: Published | None) -> str:
-    """Why the paper's depths are not those of our layers, as the end of a note; or nothing."""
+    """Why the paper's depths differ from ours, as the end of a note; empty if they do not."""
     if published is None:
         return ""
-    told = []
+    reasons = []
     if settings_of(study, "depth").depth_count != "last_wrong":
-        told.append("counts the last wrong probe, usually one less than the first right one")
+        reasons.append("counts the last wrong probe, usually one less than the first right one")
     if next(iter(study.values())).config.display.architecture != ARCHITECTURE:
-        told.append(f"is of the layers of {ARCHITECTURE}")
-    return f" The paper's depth {', and '.join(told)}." if told else ""
+        reasons.append(f"is of the layers of {ARCHITECTURE}")
+    return f" The paper's depth {', and '.join(reasons)}." if reasons else ""
 
 
 def paper_title(study: Study, key: str) -> str:
-    """How an experiment of the paper is called, whether the study has it or not."""
+    """The title of an experiment of the paper, whether the study has it or not."""
     name = find_papers(study, key)
     return PAPER[key].title if name is None else title(study, name)

@@ -21,8 +21,8 @@ def recall_change(study: Study) -> Table:
         columns = []
         for name in pruned_experiments(study):
             columns.append(_column(study, name, sparsity, len(names)))
-        for place, class_name in enumerate(names):
-            cells = [column[place] for column in columns]
+        for index, class_name in enumerate(names):
+            cells = [column[index] for column in columns]
             rows.append([sparsity_cell(study, sparsity), Cell(class_name), *cells])
     header = ["Sparsity [%]", "Class"]
     header += [f"{title(study, name)} [points]" for name in pruned_experiments(study)]
@@ -41,7 +41,7 @@ def _column(study: Study, name: str, sparsity: float, classes: int) -> list[Cell
     after = recall(pruned.predictions, pruned.labels, classes)
     # Adding zero turns a negative zero into a positive one.
     change = np.round(100 * (after.mean(0) - before.mean(0)), 1) + 0.0
-    # A test needs a variance on either side.
+    # A test needs the variance of both populations.
     few = min(len(before), len(after)) < 2
     p_values = np.full(classes, np.nan) if few else compare_means(after, before)
 

@@ -16,7 +16,7 @@ INTERVALS = (
 class Resamples:
     """Replicates of a study: the same draws of seeds for all cells, so that pairs stay pairs.
 
-    Where runs are of unequal seeds, intervals are therefore wider than they need be.
+    If runs have different seeds, intervals are therefore wider than necessary.
     """
 
     def __init__(self, study: Study) -> None:
@@ -32,9 +32,9 @@ class Resamples:
         return self.weights[:, np.searchsorted(self.seeds, models.seeds)]
 
     def of_measured(self, array: str) -> "Resamples":
-        """Draws among the seeds for which an array was measured in any run, of those as many.
+        """Draws among the seeds for which an array was measured in any run, as many as there are.
 
-        Draws among all seeds would hit these ever so often, which makes intervals too wide.
+        Draws among all seeds would have a random number of these, which makes intervals too wide.
         """
         if array not in self._of_measured:
             known = {name: run.only_measured(array) for name, run in self._study.items()}
@@ -43,14 +43,14 @@ class Resamples:
         return self._of_measured[array]
 
     def mean(self, models: RunMeasures, values: np.ndarray) -> np.ndarray:
-        """Replicates of the mean of `values [models]`; NaN where none of these models is drawn."""
+        """Replicates `[resamples]` of the mean of `values [models]`; NaN if no model is drawn."""
         weights = self.of(models)
         total = weights.sum(1)
-        # A cell that lost models may have none in a resample.
+        # A cell in which models failed may have none in a resample.
         return np.where(total > 0, weights @ values / np.maximum(total, 1), np.nan)
 
     def pies(self, dense: RunMeasures, pruned: RunMeasures) -> np.ndarray:
-        """Replicates of the number of PIEs; NaN as in `mean`."""
+        """Replicates `[resamples]` of the number of PIEs; NaN as in `mean`."""
         of_dense = self.of(dense)
         of_pruned = self.of(pruned)
         classes = len(dense.class_names)
@@ -61,7 +61,14 @@ class Resamples:
 def mean_with_interval(
     resamples: Resamples, models: RunMeasures, values: np.ndarray, digits: int
 ) -> Cell:
-    """The mean of `values [models]`."""
+    """Returns the mean of one value of each model, with its 95% interval.
+
+    Args:
+        resamples: of the study.
+        models: the models.
+        values: their values, `[models]`.
+        digits: the digits after the point.
+    """
     return with_interval(float(values.mean()), resamples.mean(models, values), digits, len(values))
 
 
@@ -72,10 +79,10 @@ def with_interval(
 
     Args:
         estimate: the value.
-        replicates: of it; those that are not finite do not count.
-        digits: after the point.
-        models: behind the value; fewer than 2 have no interval.
-        least: where the interval ends at the latest.
+        replicates: of it, `[resamples]`; those that are not finite are ignored.
+        digits: the digits after the point.
+        models: the number of models behind the value; fewer than 2 have no interval.
+        least: the least value that the interval may include.
     """
     if not np.isfinite(estimate):
         return Cell("not finite")

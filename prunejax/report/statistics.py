@@ -1,4 +1,4 @@
-"""How far measures would vary with other models: resampling, intervals, noise floor and tests."""
+"""How measures vary between models: resampling, intervals, noise floor and tests."""
 
 from functools import partial
 from typing import Any
@@ -20,7 +20,15 @@ def pie_counts(
     pruned_weights: Float[Array, "replicates pruned_models"],
     num_classes: int,
 ) -> Int[Array, " replicates"]:
-    """The number of PIEs when the models' votes weigh as each row of the weights says."""
+    """Returns the number of PIEs with the models' votes weighted by each row of the weights.
+
+    Args:
+        dense: predictions `[dense_models, examples]`.
+        pruned: predictions `[pruned_models, examples]`.
+        dense_weights: `[replicates, dense_models]`.
+        pruned_weights: `[replicates, pruned_models]`.
+        num_classes: the number of classes of the data.
+    """
 
     def count(weights: tuple[Array, Array]) -> Array:
         of_dense, of_pruned = weights
@@ -32,8 +40,8 @@ def pie_counts(
     return jax.lax.map(count, weights, batch_size=20)
 
 
-def shuffled_places(models: int, draws: int) -> Int[np.ndarray, "draws models"]:
-    """The place of each model in random orders, always the same: below m they are m at random."""
+def shuffled_ranks(models: int, draws: int) -> Int[np.ndarray, "draws models"]:
+    """Fixed random ranks of the models: those with ranks below m are a random subset of m."""
     in_order = np.tile(np.arange(models), (draws, 1))
     return np.random.default_rng(0).permuted(in_order, axis=1)
 
@@ -44,15 +52,15 @@ def noise_floor(
     splits: int = 100,
     size: int | None = None,
 ) -> Int[Array, " splits"]:
-    """The PIEs that training noise alone makes between two disjoint subsets of the dense models.
+    """Returns the PIEs by training noise alone, between two disjoint subsets of the dense models.
 
-    The splits are random and always the same. For populations of another size see `floor_at`.
+    The splits are random with a fixed seed. For populations of another size see `floor_at`.
 
     Args:
-        dense: predictions.
-        num_classes: of the data.
-        splits: how often the subsets are drawn.
-        size: of each subset, half of the models at most; None: half of them.
+        dense: predictions, `[models, examples]`.
+        num_classes: the number of classes of the data.
+        splits: the number of draws of two subsets.
+        size: the models of each subset, at most half of all; None: half.
 
     Raises:
         ValueError: if there are fewer than 2 models, or not enough for two subsets.
@@ -63,9 +71,9 @@ def noise_floor(
     size = half if size is None else size
     if not 1 <= size <= half:
         raise ValueError(f"{len(dense)} models have no two disjoint subsets of {size}")
-    places = shuffled_places(len(dense), splits)
-    first = places < size
-    second = (places >= half) & (places < half + size)  # some models are in neither
+    ranks = shuffled_ranks(len(dense), splits)
+    first = ranks < size
+    second = (ranks >= half) & (ranks < half + size)  # some models are in neither
     return pie_counts(
         dense, dense, first.astype(np.float32), second.astype(np.float32), num_classes
     )
@@ -74,12 +82,12 @@ def noise_floor(
 def floor_at(counts: Num[Array, "..."], size: int, models: int | float) -> Float[np.ndarray, "..."]:
     """The noise floor of populations of `models`, from that of subsets of `size`.
 
-    Of two populations of unequal numbers it is that of their harmonic mean.
+    For two populations of different sizes `models` is their harmonic mean.
 
-    An image's commonest prediction is left to chance where its votes are closer than their noise,
-    which falls with the square root of the number of voters; so then does the number of such
-    images. In simulated populations of 8 models and more, extrapolated from halves, it was within a
-    tenth, where the halves themselves have over 30% too many; of fewer it is rough.
+    An image's modal prediction is random if its votes are closer than their noise, which falls
+    with the square root of the number of voters; so does the number of such images. In simulated
+    populations of 8 or more models, extrapolation from halves was within a tenth of the true
+    number, where the halves themselves have over 30% too many; below 8 it is a rough estimate.
     """
     return np.asarray(np.asarray(counts) * np.sqrt(size / models))
 
@@ -87,25 +95,25 @@ def floor_at(counts: Num[Array, "..."], size: int, models: int | float) -> Float
 def seeds_to_decide(
     value: float, interval: tuple[float, float], models: int, most: int = 1000
 ) -> int | None:
-    """How many seeds have an even chance of an interval without 0, if the effect is as it seems.
+    """Returns how many seeds give 50% power: an interval without 0, if the effect is as it seems.
 
-    An interval of n seeds shrinks as Student's t over the square root of n, and is expected to end
-    at 0 with so many.
+    The width of the interval of n seeds is proportional to Student's t over the square root of n;
+    with the returned number the interval is expected to end at 0.
 
     Args:
         value: the effect.
-        interval: of it, of 95%.
-        models: the seeds it is from, at least 2.
-        most: None is returned for more than so many.
+        interval: its 95% interval.
+        models: the number of seeds that it is computed from, at least 2.
+        most: the largest number that is returned; None is returned for more.
 
     Returns:
-        the number, at least `models`.
+        The number, at least `models`.
     """
     from scipy.stats import t
 
     if models > most:
         return None
-    # What lies towards 0 decides.
+    # The end nearer to 0 decides.
     width = value - interval[0] if value > 0 else interval[1] - value
     counts = np.arange(models, most + 1)
     widths = t.ppf(0.975, counts - 1) / np.sqrt(counts)
@@ -125,19 +133,19 @@ def interval(
 ) -> tuple[float, float]:
     """The central `level` of the replicates' deviations from their own mean, around the estimate.
 
-    Resampled models agree less than different ones do, so a resampled modal class is noisier and
-    replicates of a PIE count lie far above it; what carries over is their spread. The bootstrap of
-    few `models` spreads too little: the deviations are widened as Student's t is against the
-    normal, which keeps the level for means from 3 models on (of 2 it is 93% for 95%).
+    A resample has duplicates, so its modal class is noisier and replicates of a PIE count are far
+    above the estimate; only their spread is used. The bootstrap of few `models` has too little
+    spread: the deviations are scaled by the ratio of the quantiles of Student's t and the normal
+    distribution, which keeps the level for means from 3 models on (with 2 it is 93% for 95%).
 
     Args:
-        estimate: from the models as they are.
-        replicates: the same from each bootstrap resample of them.
-        models: how many there are, at least 2.
-        level: of confidence, in (0, 1).
+        estimate: the value over all models.
+        replicates: the value of each bootstrap resample of them, `[resamples]`.
+        models: the number of models, at least 2.
+        level: the confidence level, in (0, 1).
 
     Returns:
-        the ends, low and high.
+        The lower and the upper end.
     """
     from scipy.stats import norm, t
 
@@ -152,10 +160,10 @@ def interval(
 def jaccard(
     first: Bool[Array, " examples"], second: Bool[Array, " examples"]
 ) -> tuple[float, float, float]:
-    """Overlap of two sets of examples, compared with that of random sets of the same sizes.
+    """Returns the overlap of two sets of examples, and that of random sets of the same sizes.
 
     Returns:
-        the Jaccard index; its expectation over random sets of these sizes; and the p-value, the
+        The Jaccard index; its expectation over random sets of these sizes; and the p-value, the
         probability that such sets share as many or more. Both indices are NaN for two empty sets.
     """
     from scipy.stats import hypergeom
@@ -177,14 +185,13 @@ def compare_means(
 ) -> Float[np.ndarray, " tests"]:
     """p-values of Welch's t-test that two populations differ in their means, Holm-corrected.
 
-    Tests whose values are NaN stay NaN and do not count; where neither population varies p is 1
-    or 0.
+    Tests with NaN values stay NaN and do not count; if neither population varies p is 1 or 0.
 
     Source: Hooker et al. 2019, who test each class; Holm 1979.
     """
     from scipy.stats import ttest_ind_from_stats
 
-    # What rounding leaves of an equal mean or of no variance counts as equal and as none.
+    # Differences by rounding errors count as equal means and as zero variance.
     m1 = np.round(first.mean(0), 9)
     m2 = np.round(second.mean(0), 9)
     s1 = np.round(first.std(0, ddof=1), 9)
@@ -195,7 +202,7 @@ def compare_means(
     where_equal = np.where(s1 + s2 > 0, p, 1.0)
     p = np.where(m1 == m2, where_equal, p)
 
-    # Holm: the smallest p counts as many times as there are tests, the next once less, and so on.
+    # Holm: the smallest of n p-values is multiplied by n, the next by n - 1, and so on.
     order = np.argsort(p)[: np.sum(~np.isnan(p))]
     times = np.arange(len(order), 0, -1)
     corrected = p.copy()
@@ -204,10 +211,10 @@ def compare_means(
 
 
 def trend(values: Float[np.ndarray, "blocks treatments"]) -> tuple[float, float]:
-    """Page's test of ordered treatments, within blocks that each have all of them.
+    """Page's test of ordered treatments, within blocks that each have all treatments.
 
     Returns:
-        the p-value that values rise from the first treatment to the last, and that they fall; both
+        The p-value that values rise from the first treatment to the last, and that they fall; both
         NaN for fewer than 2 blocks or 3 treatments. Source: Page 1963; exact where scipy is.
     """
     from scipy.stats import page_trend_test
@@ -222,15 +229,15 @@ def trend(values: Float[np.ndarray, "blocks treatments"]) -> tuple[float, float]
 def seeds_for_trend(
     values: Float[np.ndarray, "blocks treatments"], level: float = 0.025, most: int = 1000
 ) -> int | None:
-    """How many blocks have an even chance that `trend` is below `level` in one of its directions.
+    """Returns how many blocks give 50% power: `trend` below `level` in one of its directions.
 
-    If the trend is as strong as it seems: Page's statistic, in its standard deviations, grows with
-    the square root of the blocks.
+    The trend is assumed to be as strong as observed: Page's statistic, in its standard deviations,
+    grows with the square root of the blocks.
 
     Args:
         values: as in `trend`, of at least 2 blocks and 3 treatments, which do not decide it.
-        level: to be reached.
-        most: None is returned for more than so many.
+        level: the significance level of one direction.
+        most: the largest number that is returned; None is returned for more.
     """
     from scipy.stats import norm, page_trend_test
 
@@ -239,5 +246,5 @@ def seeds_for_trend(
     if not reached:
         return None
     needed = int(np.ceil(len(values) * (norm.isf(level) / reached) ** 2))
-    needed = max(needed, len(values) + 1)  # of few blocks the exact test wants more
+    needed = max(needed, len(values) + 1)  # with few blocks the exact test needs more
     return needed if needed <= most else None

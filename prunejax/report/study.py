@@ -1,6 +1,6 @@
-"""What a study is asked: its methods and experiments, how they are called, and who is compared.
+"""Queries of a study: its methods and experiments, their titles, and what is compared.
 
-All of it comes from the configurations of its runs; nothing is read off a name.
+All of it comes from the configurations of its runs; nothing is inferred from a name.
 """
 
 import dataclasses
@@ -19,22 +19,22 @@ from prunejax.measures import RunMeasures
 Study = Mapping[str, RunMeasures]
 """The measures of each run by the name of its experiment, in the order of tables and figures."""
 STAGE_TITLES = {"head": "linear head", "finetune": "fine-tuning"}
-"""Of stages that come after a method's own first one."""
+"""The titles of stages after a method's own first one."""
 
 
 class Shown(NamedTuple):
     """A training method as tables and figures show it."""
 
     name: str
-    """In `methods.METHODS`, for instance `supcon`."""
+    """The key in `methods.METHODS`, for instance `supcon`."""
     label: str
-    """For instance `SCL`; no two methods of a study have the same."""
+    """The label, for instance `SCL`; no two methods of a study have the same."""
     colour: str
-    """As its entry asks for; see `figures.style.colours`."""
+    """The colour of its plug-in; see `figures.style.colours`."""
 
 
 class Pair(NamedTuple):
-    """Two pruned experiments whose losses are compared, by name."""
+    """Two pruned experiments that are compared, by name."""
 
     first: str
     second: str
@@ -42,10 +42,10 @@ class Pair(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """Experiments that differ in the start step of their pruning alone."""
+    """Experiments that differ only in the start step of pruning."""
 
     label: str
-    """As experiments are titled, without a start: for instance `SCL / GMP by start`."""
+    """The title of the experiments without a start, for instance `SCL / GMP by start`."""
     runs: dict[float, str]
     """The name of each experiment by its start, a fraction of the first stage, ascending."""
 
@@ -56,7 +56,7 @@ class Sweep(NamedTuple):
 
 
 def experiment(study: Study, name: str) -> Experiment:
-    """What an experiment of the study is."""
+    """The settings that define an experiment of the study."""
     return study[name].config.experiment
 
 
@@ -66,7 +66,7 @@ def is_dense(study: Study, name: str) -> bool:
 
 
 def is_in_sweep(study: Study, name: str) -> bool:
-    """Whether an experiment has a start step of pruning of its own."""
+    """Whether an experiment has its own start step of pruning."""
     return study[name].start_fraction is not None
 
 
@@ -81,7 +81,7 @@ def sweeps(study: Study) -> list[Sweep]:
     for runs in groups.values():
         in_order = dict(sorted(runs.items()))
         found.append(Sweep(_sweep_title(study, next(iter(in_order.values()))), in_order))
-    # Two that are titled alike are told apart by the names of their first experiments.
+    # Two of the same title are distinguished by the names of their first experiments.
     titles = Counter(sweep.label for sweep in found)
     return [
         sweep._replace(label=f"{sweep.label} ({sweep.first})") if titles[sweep.label] > 1 else sweep
@@ -107,7 +107,7 @@ def _sweep_title(study: Study, name: str) -> str:
 
 
 def sweep_label(study: Study, sweep: Sweep) -> str:
-    """The short name of a sweep: its method, or its whole label if two are of one method."""
+    """The short name of a sweep: its method, or its full label if two are of one method."""
     label = method_of(study, sweep.first).label
     same = [other for other in sweeps(study) if method_of(study, other.first).label == label]
     return sweep.label if len(same) > 1 else label
@@ -129,7 +129,7 @@ def pruned_experiments(study: Study) -> list[str]:
 
 
 def shown_experiments(study: Study) -> list[str]:
-    """What has a column of its own, which begins with the dense models.
+    """The experiments with their own column, which starts with the dense models.
 
     The pruned experiments, and the dense ones of which the study has no pruned one.
     """
@@ -141,12 +141,12 @@ def shown_experiments(study: Study) -> list[str]:
 
 def methods(study: Study) -> list[Shown]:
     """The training methods in order of appearance."""
-    # Runs of one method should agree on how it is shown; if not, the first one's appearance counts.
+    # Runs of one method should have the same display settings; if not, those of the first count.
     first_run: dict[str, RunMeasures] = {}
     for run in study.values():
         first_run.setdefault(run.config.experiment.method, run)
 
-    # Two methods may have chosen the same label: then their names tell them apart.
+    # Two methods may have the same label: then their names distinguish them.
     labels = {name: run.config.display.label or name for name, run in first_run.items()}
     known = Counter(labels.values())
     found = []
@@ -160,12 +160,12 @@ def methods(study: Study) -> list[Shown]:
 
 def method_of(study: Study, name: str) -> Shown:
     """The method of an experiment."""
-    wanted = experiment(study, name).method
-    return next(method for method in methods(study) if method.name == wanted)
+    method_name = experiment(study, name).method
+    return next(method for method in methods(study) if method.name == method_name)
 
 
 def pruning_label(study: Study, name: str) -> str:
-    """How the way of pruning is called, for instance `GMP`."""
+    """The label of the way of pruning, for instance `GMP`."""
     label = experiment(study, name).label
     # `dense` is the default of the field: a pruned experiment that has it was given no label.
     unnamed = label in ("", Experiment().label)
@@ -176,8 +176,8 @@ def pruning_label(study: Study, name: str) -> str:
 
 
 def title(study: Study, name: str) -> str:
-    """How an experiment is called, for instance `SCL / GMP` or `Sup, dense`; no two alike."""
-    # For instance two learning rates of one method: their names tell them apart.
+    """The title of an experiment, for instance `SCL / GMP` or `Sup, dense`; no two are equal."""
+    # For instance two learning rates of one method: their names distinguish them.
     same = [other for other in study if _plain_title(study, other) == _plain_title(study, name)]
     return _plain_title(study, name) + (f" ({name})" if len(same) > 1 else "")
 
@@ -188,7 +188,7 @@ def _plain_title(study: Study, name: str) -> str:
 
 
 def cell_title(study: Study, name: str, sparsity: float) -> str:
-    """How one cell is called, for instance `SCL / GMP, 90%`, or `SCL, dense` at sparsity 0."""
+    """The title of one cell, for instance `SCL / GMP, 90%`, or `SCL, dense` at sparsity 0."""
     if sparsity:
         return f"{title(study, name)}, {percent(study, sparsity)}%"
     # Dense models that were not run have the title that they would have by default.
@@ -199,7 +199,7 @@ def cell_title(study: Study, name: str, sparsity: float) -> str:
 
 
 def stage_title(stage: str) -> str:
-    """How a stage after a method's first one is called."""
+    """The title of a stage after a method's first one."""
     return STAGE_TITLES.get(stage, stage.replace("_", " "))
 
 
@@ -224,7 +224,7 @@ def headline(study: Study) -> float:
 
 
 def percent(study: Study, sparsity: float) -> str:
-    """A sparsity in %, in the fewest digits, from 3 on, that tell it from the study's others."""
+    """A sparsity in %, in the fewest digits, at least 3, that differ from the study's others."""
     return config_levels.percent(sparsity, levels(study))
 
 
@@ -253,7 +253,7 @@ def why_not(study: Study, name: str, sparsity: float) -> str:
 
 
 class DenseAndPruned(NamedTuple):
-    """The two populations whose difference is what pruning does."""
+    """The two populations that are compared to see what pruning does."""
 
     dense: RunMeasures
     pruned: RunMeasures
@@ -265,7 +265,7 @@ class DenseAndPruned(NamedTuple):
 
     @property
     def fewest(self) -> int:
-        """The models of the smaller of the two: no value of both is surer than that."""
+        """The number of models of the smaller population, which limits the precision of both."""
         return min(len(self.dense.seeds), len(self.pruned.seeds))
 
 
@@ -288,14 +288,14 @@ def dense_and_pruned(study: Study, name: str, sparsity: float) -> DenseAndPruned
 
 
 def trained(study: Study, name: str, sparsity: float) -> int:
-    """How many models of a cell were trained, those that are failed included."""
+    """How many models of a cell were trained, including those that failed."""
     holder = holder_of(study, name, sparsity)
     run = study.get(holder or "")
     return run.trained(sparsity) if run is not None else 0
 
 
 def pairs(study: Study) -> list[Pair]:
-    """The comparisons that the experiments ask for, in their order."""
+    """The comparisons of experiments with their baselines, in order."""
     found = []
     for name in pruned_experiments(study):
         other = experiment(study, name).baseline
@@ -305,15 +305,15 @@ def pairs(study: Study) -> list[Pair]:
 
 
 def partner(study: Study, name: str) -> str | None:
-    """The experiment whose PIEs are shown together with this one's.
+    """The experiment with PIEs that are shown together with this one's.
 
-    It is the one that this is compared with, or else the first that is compared with this, of
-    another method if there is one.
+    It is the baseline of this experiment, or else the first experiment that has this one as its
+    baseline, preferably of another method.
     """
-    # Of several, one of another method: that PIEs are shared across methods is what surprises.
-    against = experiment(study, name).baseline
-    if against in study:
-        return against
+    # Another method is preferred: PIEs that methods share are the more interesting ones.
+    baseline = experiment(study, name).baseline
+    if baseline in study:
+        return baseline
     others = [pair.first for pair in pairs(study) if pair.second == name]
     of_other_methods = [
         other for other in others if method_of(study, other) != method_of(study, name)
@@ -325,7 +325,7 @@ def compared_methods(study: Study) -> tuple[str, str] | None:
     """The labels of the first and the second method, if all comparisons are between these two."""
     found = set()
     for pair in pairs(study):
-        # A comparison with what is not there makes no claim about methods.
+        # A comparison with a missing experiment makes no claim about methods.
         if pair.second in study:
             found.add((method_of(study, pair.first).label, method_of(study, pair.second).label))
     if len(found) != 1:
@@ -335,7 +335,7 @@ def compared_methods(study: Study) -> tuple[str, str] | None:
 
 
 def question(study: Study) -> str:
-    """What the study asks."""
+    """The question of the study."""
     compared = compared_methods(study)
     if compared is None:
         return "What does pruning destroy?"
@@ -343,7 +343,7 @@ def question(study: Study) -> str:
 
 
 def scope(study: Study) -> str:
-    """How many images are counted among."""
+    """The test images that counts refer to, for instance `10,000 test images`."""
     return f"{len(next(iter(study.values())).labels):,} test images"
 
 
@@ -367,11 +367,11 @@ def _a_cell(counts: list[int], noun: str) -> str:
 
 def of_all_models(study: Study, array: str) -> bool:
     """Whether no cell for which an array was measured has models for which it was not."""
-    return all(measured == there for measured, there in _measured_of_each(study, array))
+    return all(measured == total for measured, total in _measured_of_each(study, array))
 
 
 def _measured_of_each(study: Study, array: str) -> list[tuple[int, int]]:
-    """Of each cell with models that have an array, their number and that of all its models."""
+    """The numbers of measured and of all models, of each cell with models that have an array."""
     found = []
     for run in study.values():
         for level in run.levels:
@@ -383,6 +383,6 @@ def _measured_of_each(study: Study, array: str) -> list[tuple[int, int]]:
 
 
 def settings_of(study: Study, array: str) -> MeasureSettings:
-    """What an array was measured with; that of the first run if none has it."""
+    """The settings that an array was measured with; those of the first run if none has it."""
     holders = [run for run in study.values() if run.has(array)]
     return next(iter([*holders, *study.values()])).config.measure

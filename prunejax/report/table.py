@@ -1,4 +1,4 @@
-"""A titled table, and how it is written in Markdown, CSV and LaTeX."""
+"""A titled table, and its text in Markdown, CSV and LaTeX."""
 
 import csv
 import dataclasses
@@ -13,15 +13,15 @@ class Cell(NamedTuple):
 
     text: str
     value: float = float("nan")
-    """What it sorts by, if it has a value."""
+    """The value that rows are sorted by, if the cell has one."""
     beside: str = ""
-    """What stands small beside the text."""
+    """Small text after the main text."""
     interval: tuple[float, float] | None = None
     """The 95% interval of the value, if it has one."""
 
     @property
     def all(self) -> str:
-        """The text with what stands beside it."""
+        """The text with the small text after it."""
         return f"{self.text} ({self.beside})" if self.beside else self.text
 
 
@@ -33,12 +33,12 @@ class Table:
     """A titled table."""
 
     name: str
-    """Also of its files, and what it is linked by."""
+    """The name of the table, of its files and of links to it."""
     title: str
     header: Sequence[str] = ()
     rows: Sequence[Sequence[Cell]] = ()
     note: str = ""
-    """What must be known to read it, in sentences."""
+    """Sentences that explain the table."""
 
     @property
     def text(self) -> list[list[str]]:
@@ -50,7 +50,7 @@ class Table:
 
     @property
     def is_text(self) -> list[bool]:
-        """Of each column, whether none of its cells has a value."""
+        """Whether each column is text: none of its cells has a value."""
         columns = zip(*self.rows, strict=True) if self.rows else [()] * len(self.header)
         return [all(math.isnan(cell.value) for cell in column) for column in columns]
 

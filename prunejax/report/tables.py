@@ -1,6 +1,6 @@
-"""The tables that every study gets: a row for each sparsity, columns for each experiment.
+"""The tables of every study: a row for each sparsity, columns for each experiment.
 
-Table numbers are those of the paper, whose numbers stand beside ours if they are given.
+Table numbers are those of the paper; its values are next to ours if they are given.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ from prunejax.report.study import (
 from prunejax.report.table import NOTHING, Cell, Table
 
 Make = Callable[[str, float, RunMeasures], Cell]
-"""`(experiment, sparsity, models of that cell) -> what stands in a column`."""
+"""`(experiment, sparsity, models of that cell) -> the cell of a column`."""
 
 QUALITY_NUMBERS = {"supcon": 4, "cross_entropy": 5}
 """The paper's tables of Q-Scores, by method."""
@@ -52,12 +52,12 @@ def grid(
 ) -> Table:
     """Fills an empty table: a row for each sparsity, and for each experiment its columns.
 
-    Beside a value stand models that are missing, and the paper's number.
+    Next to a value are the number of missing models, and the paper's value.
 
     Args:
-        table: with a name and a title.
+        table: a table with a name and a title.
         study: the measures.
-        names: of the experiments, in order.
+        names: the experiments, in order.
         columns: the function that fills each column, by its header.
         published: the paper's numbers.
     """
@@ -77,17 +77,17 @@ def grid(
 
 
 def _grid_cell(study: Study, name: str, sparsity: float, make: Make) -> Cell:
-    # A dense experiment has a column if nothing else shows it; its other rows are no omission.
+    # A dense experiment without a pruned one has a column; its rows of pruned models are empty.
     if sparsity and is_dense(study, name):
         return NOTHING
     models = at(study, name, sparsity)
     if models is None:
         return Cell(why_not(study, name, sparsity))
-    # Models that diverged or collapsed are in no mean, and their number is no secret.
+    # Models that diverged or collapsed are in no mean, but their number is shown.
     cell = make(name, sparsity, models)
-    wanted = trained(study, name, sparsity)
-    if len(models.seeds) < wanted:
-        cell = _also_beside(cell, f"{len(models.seeds)} of {counted(wanted, 'model')}")
+    total = trained(study, name, sparsity)
+    if len(models.seeds) < total:
+        cell = _also_beside(cell, f"{len(models.seeds)} of {counted(total, 'model')}")
     return cell
 
 
@@ -118,7 +118,7 @@ def pies_and_accuracy(study: Study) -> dict[str, Make]:
         if isinstance(both, str):
             return Cell(both)
         found = float(both.pies.sum())
-        # The range of the floor stands in the table of all cells.
+        # The range of the floor is in the table of all cells.
         floor = floors[name]
         mean = NO_FLOOR if floor is None else f"{floor.mean:.0f}"
         return Cell(f"{found:.0f}", found, f"floor {mean}")
@@ -156,15 +156,15 @@ def _quality_table(study: Study, method: Shown, published: Published | None) -> 
             measured = models.only_measured(array)
             if measured is None:
                 return Cell("not measured")
-            # First over models, then over images: the deviation is that of images, as the paper's.
+            # First over models, then over images: the deviation is over images, as in the paper.
             cell = mean_and_deviation(measured.values(array).mean(0))
             # All-zero representations have a Q-Score of 0 by definition; many would lower the mean.
-            dead = int((measured.values("l1") == 0).sum()) if array == "q" else 0
-            return cell._replace(beside=f"{dead} all-zero, of all models") if dead else cell
+            zeros = int((measured.values("l1") == 0).sum()) if array == "q" else 0
+            return cell._replace(beside=f"{zeros} all-zero, of all models") if zeros else cell
 
         return score
 
-    # The paper's own two methods have the numbers of its tables.
+    # The paper's two methods have the numbers of its tables.
     columns = {"Q": column("q"), "Z": column("z"), "l1": column("l1")}
     in_paper = QUALITY_NUMBERS.get(method.name)
     table_name = f"table_{in_paper}" if in_paper else f"quality_{as_name(method.name)}"
@@ -182,7 +182,7 @@ def _quality_table(study: Study, method: Shown, published: Published | None) -> 
 
 
 def as_name(text: str) -> str:
-    """What can be part of a file's name and of a link, of any text."""
+    """Any text as a part of a file name or a link."""
     return re.sub(r"\W+", "_", text)
 
 
@@ -201,7 +201,7 @@ def table_6(study: Study, published: Published | None = None) -> Table:
             probed = models.only_measured("depth")
             if probed is None:
                 return Cell("not probed")
-            # The row of one sparsity has one set of PIEs, that of the dense models has several.
+            # The row of one sparsity has one set of PIEs, the row of the dense models several.
             chosen = np.any(pies, axis=0) == among_pies
             if not chosen.any():
                 return Cell("none")
@@ -216,7 +216,7 @@ def table_6(study: Study, published: Published | None = None) -> Table:
     note = "At sparsity 0: the dense models', of the images that are PIEs at any sparsity."
     note += other_depth(study, published)
     table = Table("table_6", heading, note=note)
-    # Also keys of the published numbers, as are the headers of the other tables.
+    # The headers are also keys of the published numbers, as in the other tables.
     columns = {"depth of PIEs": column(True), "of non-PIEs": column(False)}
     return grid(table, study, pruned_experiments(study), columns, published)
 
@@ -228,28 +228,36 @@ def _pies_of_levels(study: Study, name: str, sparsities: Sequence[float]) -> lis
 
 
 def experiments_table(study: Study) -> Table:
-    """What was trained and pruned, and how."""
+    """The experiments: how they are trained and pruned."""
     rows = []
     for name, run in study.items():
-        entry = experiment(study, name)
-        pruning = entry.pruning
-        lost = int(run.failed.sum())
+        settings = experiment(study, name)
+        pruning = settings.pruning
+        failed = int(run.failed.sum())
         texts = [
             title(study, name),
             name,
-            entry.method,
+            settings.method,
             _steps_of_pruning(run),
             pruning.score if pruning else "-",
             pruning.allocation if pruning else "-",
             ", ".join(pruning.exclude) if pruning and pruning.exclude else "-",
-            entry.dense_parent or "-",
-            entry.baseline or "-",
+            settings.dense_parent or "-",
+            settings.baseline or "-",
             ", ".join(percent(study, level) for level in run.levels),
         ]
-        count = Cell(str(len(run.seeds)), len(run.seeds), f"{lost} failed" if lost else "")
+        count = Cell(str(len(run.seeds)), len(run.seeds), f"{failed} failed" if failed else "")
         rows.append([*map(Cell, texts), count])
-    header = ["Models", "Experiment", "Method", "Pruned at steps", "Score", "Allocation", "Spared"]
-    header += ["Dense models", "Compared with", "Sparsities [%]", "Models in all"]
+    header = [
+        "Models",
+        "Experiment",
+        "Method",
+        "Pruned at steps",
+        "Score",
+        "Allocation",
+        "Excluded parts",
+    ]
+    header += ["Dense models", "Baseline", "Sparsities [%]", "Models in all"]
     return Table("experiments", "What was trained and pruned", header, rows)
 
 

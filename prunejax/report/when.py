@@ -1,4 +1,4 @@
-"""When to prune: what pruning costs by the step at which it starts."""
+"""When to prune: the cost of pruning by its start step."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -11,8 +11,8 @@ from prunejax.report.comparison import (
     difference_cell,
     effect,
     effect_cell,
-    even_chance,
     p_value,
+    power_text,
 )
 from prunejax.report.noise import FLOOR, noise_floors
 from prunejax.report.resamples import INTERVALS, Resamples, mean_with_interval
@@ -34,7 +34,7 @@ from prunejax.report.table import NOTHING, Cell, Table
 from prunejax.report.tables import sparsity_cell
 
 SIGNIFICANT = 0.025
-"""Of either direction of a trend: 5% of both."""
+"""The level of either direction of a trend: 5% of both."""
 
 
 class Point(NamedTuple):
@@ -43,9 +43,9 @@ class Point(NamedTuple):
     sweep: Sweep
     sparsity: float
     start: float
-    """Of pruning, as a fraction of the first stage."""
+    """The start of pruning, as a fraction of the first stage."""
     models: DenseAndPruned | str
-    """Or why there are none."""
+    """The models, or the reason why there are none."""
 
     @property
     def experiment(self) -> str:
@@ -54,7 +54,7 @@ class Point(NamedTuple):
 
 
 def points(study: Study) -> list[Point]:
-    """Every sweep at every sparsity but 0 and every start, in ascending order of these."""
+    """Every sweep at every sparsity above 0 and every start, both ascending."""
     found = []
     for sweep in sweeps(study):
         for sparsity in pruned_levels({name: study[name] for name in sweep.runs.values()}):
@@ -65,11 +65,11 @@ def points(study: Study) -> list[Point]:
 
 
 class Quantity(NamedTuple):
-    """What is shown of a point: a value, and one to see it beside."""
+    """A value at a point, and a reference value."""
 
     value: Cell
     beside: float
-    """NaN if there is none."""
+    """The reference value; NaN if there is none."""
 
 
 QUANTITIES = {
@@ -78,14 +78,14 @@ QUANTITIES = {
     "q": "Q-Score",
     "depth": "depth of PIEs [layers]",
 }
-"""What is shown of each point, by name, and how it is called."""
+"""The quantities at each point, by name, and their labels."""
 BESIDE = {
     "accuracy": "none lost",
     "pies": "noise floor",
     "q": "dense models",
     "depth": "other images",
 }
-"""What each of them is seen beside."""
+"""The reference value of each quantity, as text."""
 
 
 def quantities(resamples: Resamples, models: DenseAndPruned, floor: float) -> dict[str, Quantity]:
@@ -94,7 +94,7 @@ def quantities(resamples: Resamples, models: DenseAndPruned, floor: float) -> di
     Args:
         resamples: of the study.
         models: dense and pruned.
-        floor: PIEs by training noise alone.
+        floor: the PIEs by training noise alone.
     """
     found = {}
     for name, beside in (("accuracy", 0.0), ("pies", floor)):
@@ -116,7 +116,7 @@ def _q(resamples: Resamples, models: DenseAndPruned) -> Quantity:
 
 
 def _depth(resamples: Resamples, models: DenseAndPruned) -> Quantity:
-    """Over the probed models; the PIEs are held as they are."""
+    """The depth of PIEs over the probed models; the set of PIEs is fixed."""
     pies = models.pies
     probed = models.pruned.only_measured("depth")
     if probed is None:
@@ -131,13 +131,13 @@ def _depth(resamples: Resamples, models: DenseAndPruned) -> Quantity:
 
 
 def when_table(study: Study) -> Table:
-    """A row for each start: what pruning from there on costs, and how that compares."""
+    """A row for each start: the cost of pruning, and its difference from the baseline."""
     resamples = Resamples(study)
     floors = noise_floors(study)
     known = points(study)
     by_experiment = {(point.experiment, point.sparsity): point.models for point in known}
     differences = [_difference(study, resamples, by_experiment, point) for point in known]
-    # One method's sweep is compared with none, and has no column for it.
+    # Sweeps without a baseline have no column for the difference.
     compared = any(difference is not NOTHING for difference in differences)
     rows = []
     for point, difference in zip(known, differences, strict=True):
@@ -165,7 +165,7 @@ def when_table(study: Study) -> Table:
             ]
         )
     methods = compared_methods(study)
-    between = f"{methods[0]} − {methods[1]}: lost" if methods else "Lost more than its comparison"
+    between = f"{methods[0]} − {methods[1]}: lost" if methods else "Lost more than its baseline"
     header = ["Models", "Sparsity [%]", "Start [% of the stage]", "n", "Accuracy lost [points]"]
     header += [f"{between} [points]"] * compared
     header += ["PIEs", "Noise floor [range]", "Q-Score", "Depth of PIEs [layers]"]
@@ -188,13 +188,13 @@ def _difference(
     known: Mapping[tuple[str, float], DenseAndPruned | str],
     point: Point,
 ) -> Cell:
-    """By how much more accuracy is lost than by the baseline.
+    """The accuracy lost, minus that of the baseline.
 
     Args:
         study: the measures.
-        resamples: of it.
+        resamples: of the study.
         known: the models of each point, by its experiment and sparsity.
-        point: which one.
+        point: the point.
     """
     baseline = experiment(study, point.experiment).baseline
     others = known.get((baseline, point.sparsity)) if baseline is not None else None
@@ -205,25 +205,26 @@ def _difference(
 
 
 class Trend(NamedTuple):
-    """Whether a sweep loses more accuracy the earlier its pruning starts."""
+    """Whether a sweep loses more accuracy with earlier pruning."""
 
     sweep: Sweep
     sparsity: float
     found: str
-    """`yes`, `no` if it is the later that costs more, or `undecided`."""
+    """`yes`, `no` if later pruning costs more, or `undecided`."""
     p: float
-    """That of the direction that is found, or the smaller of both."""
+    """The p-value of the direction found, or the smaller one of both."""
     seeds: int
-    """With a model at every start."""
+    """The number of seeds with a model at every start."""
     starts: int
+    """The number of starts."""
     lost: dict[float, float]
-    """Accuracy points lost by the start, over these seeds."""
+    """The mean of accuracy points lost over these seeds, by start."""
     power: str
-    """How many seeds may decide it; empty if it is decided, or there is no test."""
+    """The text of the seeds for 50% power; empty if the trend is decided or not tested."""
 
     @property
     def cheapest(self) -> float:
-        """The start from which pruning costs least; NaN where no seed has all starts."""
+        """The start at which pruning costs least; NaN if no seed has all starts."""
         known = [start for start, lost in self.lost.items() if not np.isnan(lost)]
         return min(known, key=self.lost.__getitem__) if known else np.nan
 
@@ -248,14 +249,14 @@ def _trend(by_start: list[Point]) -> Trend:
     if min(falls, rises) < SIGNIFICANT:
         found = "yes" if falls < rises else "no"
     elif np.isfinite(falls):
-        power = even_chance(seeds_for_trend(lost, SIGNIFICANT))
+        power = power_text(seeds_for_trend(lost, SIGNIFICANT))
     means = dict(zip(starts, lost.mean(0).tolist(), strict=True))
     p = float(min(falls, rises))
     return Trend(sweep, sparsity, found, p, len(seeds), len(starts), means, power)
 
 
 def _lost_by_seed(by_start: list[Point]) -> tuple[np.ndarray, np.ndarray]:
-    """The seeds that have a dense model and a pruned one at every start, and what each lost.
+    """The seeds with a dense model and a pruned one at every start, and their loss of accuracy.
 
     Returns:
         `[seeds]`, and accuracy points `[seeds, starts]`.
@@ -275,7 +276,7 @@ def _lost_by_seed(by_start: list[Point]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def trend_table(study: Study) -> Table:
-    """Whether each sweep loses more the earlier its pruning starts, and when it loses least."""
+    """Whether each sweep loses more with earlier pruning, and its best start."""
     rows = []
     for found in trends(study):
         row = [Cell(found.sweep.label), sparsity_cell(study, found.sparsity)]
@@ -289,18 +290,18 @@ def trend_table(study: Study) -> Table:
             row += [Cell("no seed has a model at every start"), NOTHING]
         rows.append(row)
     header = ["Models", "Sparsity [%]", "Earlier pruning costs more", "p", "Seeds"]
-    header += ["Loses least from [% of the stage]", "Accuracy lost then [points]"]
-    heading = "Whether pruning costs the more accuracy the earlier it starts"
+    header += ["Best start [% of the stage]", "Accuracy lost at best start [points]"]
+    heading = "Whether earlier pruning costs more accuracy"
     note = (
-        "Page's test of ordered starts, a block for each seed; p of the direction that is found, "
-        f"which counts below {SIGNIFICANT}. `no`: later pruning costs more. Both on the whole: a "
-        f"curve may fall and then rise. {POWER}"
+        "Page's test of ordered starts, a block for each seed; p of the direction found, "
+        f"significant below {SIGNIFICANT}. `no`: later pruning costs more. Both describe the "
+        f"overall trend: a curve may fall and then rise. {POWER}"
     )
     return Table("trend", heading, header, rows, note)
 
 
 def when_sentence(study: Study, found: Trend) -> str:
-    """Whether earlier pruning costs a method more, with the numbers behind it."""
+    """The sentence on whether earlier pruning costs a method more, with its numbers."""
     label = sweep_label(study, found.sweep)
     words = {
         "yes": f"earlier pruning costs {label} more",
@@ -308,17 +309,17 @@ def when_sentence(study: Study, found: Trend) -> str:
         "undecided": f"it is undecided whether earlier or later pruning costs {label} more",
     }
     way = words[found.found]
-    # A curve may fall and then rise, whichever way it goes on the whole.
+    # A curve may fall and then rise, whatever its overall trend.
     inside = min(found.lost) < found.cheapest < max(found.lost)
     if inside and found.found != "undecided":
-        way = f"on the whole {way}; it costs least from {100 * found.cheapest:.3g}%"
+        way = f"{way} overall; the best start is {100 * found.cheapest:.3g}%"
     text = f"At {percent(study, found.sparsity)}% {way}. "
     if not found.seeds:
         return f"{text}No seed has a model at every start."
-    told = []
+    losses = []
     for start in sorted({min(found.lost), found.cheapest, max(found.lost)}):
-        told.append(f"{found.lost[start]:.2f} points if it starts at {100 * start:.3g}%")
-    text += f"Accuracy lost: {', '.join(told)} of the first stage; "
+        losses.append(f"{found.lost[start]:.2f} points if it starts at {100 * start:.3g}%")
+    text += f"Accuracy lost: {', '.join(losses)} of the first stage; "
     if np.isnan(found.p):
         return f"{text}a test of the trend needs 2 seeds and 3 starts."
     p = p_value(found.p).text

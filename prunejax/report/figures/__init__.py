@@ -1,7 +1,7 @@
 """Matplotlib figures, each a function of a study; a panel without its models names the reason.
 
 Where a panel's points are test images, point i is image i and the axes' `gid` is
-`style.point_to(...)`: the models whose predictions the report shows beside the image.
+`style.point_to(...)`: the models with predictions that the report shows next to the image.
 """
 
 from prunejax.report.figures.all_figures import Picture, make_figures, picture_makers

@@ -1,4 +1,4 @@
-"""Every figure of a study, with its title and a text for who cannot see it."""
+"""Every figure of a study, with its title and a description."""
 
 from collections.abc import Callable
 from functools import partial
@@ -39,7 +39,7 @@ class Picture(NamedTuple):
     figure: Figure
     title: str
     alt: str
-    """For who cannot see it."""
+    """A description for readers who cannot see it."""
 
 
 def picture_makers(
@@ -48,7 +48,7 @@ def picture_makers(
     dataset: Dataset | None = None,
     published: Published | None = None,
 ) -> dict[str, Callable[[], Picture]]:
-    """What draws each figure that the study's experiments and measures allow, by its file's name.
+    """The functions that draw each possible figure of the study, by the name of its file.
 
     Args:
         study: the measures of each experiment, all of the same test images.
@@ -57,7 +57,7 @@ def picture_makers(
         published: the paper's numbers, if they are for this data.
     """
     makers: dict[str, Callable[[], Picture]] = {}
-    # A sweep over start steps has a figure of its own: the others have a panel for each sparsity.
+    # A sweep over start steps has its own figure: the others have a panel for each sparsity.
     if sweeps(study):
         makers["when_to_prune"] = partial(_when, study, published)
         study = without_sweeps(study)
@@ -89,7 +89,14 @@ def make_figures(
     dataset: Dataset | None = None,
     published: Published | None = None,
 ) -> dict[str, Picture]:
-    """Every figure of `picture_makers`, drawn."""
+    """Draws every figure of `picture_makers`, which has the same arguments.
+
+    Args:
+        study: the measures of each experiment, all of the same test images.
+        curves: the training curves.
+        dataset: the images; None leaves the gallery out.
+        published: the paper's numbers, if they are for this data.
+    """
     makers = picture_makers(study, curves, dataset, published)
     return {name: make() for name, make in makers.items()}
 
@@ -110,7 +117,7 @@ def _costs(study: Study) -> Picture:
     return Picture(
         what_pruning_costs(study),
         "What pruning costs, by sparsity; bars: 95% bootstrap intervals over seeds; bands: PIEs "
-        "that training noise alone makes",
+        "by training noise alone",
         "Two line charts with the sparsity on x, a line for each pruned experiment: accuracy lost, "
         "and PIEs.",
     )
@@ -119,9 +126,9 @@ def _costs(study: Study) -> Picture:
 def _noise(study: Study) -> Picture:
     return Picture(
         pies_and_noise(study),
-        f"PIEs at {_near(study)} by the number of models whose votes are compared, mean over "
-        "subsets of seeds; crosses: between disjoint subsets of the dense models, whose PIEs are "
-        "training noise alone; dotted: from there on by the square root of the number",
+        f"PIEs at {_near(study)} by the number of models that vote, mean over subsets of seeds; "
+        "crosses: between disjoint subsets of the dense models, by training noise alone; dotted: "
+        "extrapolated by the square root of the number",
         "Line charts with the number of models on x, a panel for each training method: PIEs of "
         "each way of pruning, and between dense models.",
     )
@@ -162,16 +169,16 @@ def _depth(study: Study) -> Picture:
     )
 
 
-def _what_is_strong(study: Study) -> str:
+def _strong_bars(study: Study) -> str:
     if not pairs(study):
         return ""
-    return "; strong: PIEs also of the experiment that it is compared with"
+    return "; opaque: PIEs also of the experiment that it is compared with"
 
 
 def _one_shot_bars(study: Study) -> Picture:
     return Picture(
         figure_4(study),
-        f"Figure 4. PIEs per class under one-shot pruning{_what_is_strong(study)}",
+        f"Figure 4. PIEs per class under one-shot pruning{_strong_bars(study)}",
         "Bar charts of PIEs by true class, a row for each experiment, columns sparsities.",
     )
 
@@ -199,7 +206,7 @@ def _gallery(study: Study, dataset: Dataset) -> Picture:
 def _all_bars(study: Study) -> Picture:
     return Picture(
         figure_7(study),
-        f"Figure 7. PIEs per class at every sparsity{_what_is_strong(study)}",
+        f"Figure 7. PIEs per class at every sparsity{_strong_bars(study)}",
         "Bar charts of PIEs by true class, rows sparsities, columns experiments.",
     )
 
@@ -208,8 +215,8 @@ def _when(study: Study, published: Published | None) -> Picture:
     paper = "; stars: the paper's GMP and Δ GMP" if published is not None else ""
     return Picture(
         when_to_prune(study, published),
-        "When to prune. What pruning costs by the step at which it starts; bars: 95% bootstrap "
-        f"intervals over seeds{paper}",
+        "When to prune. What pruning costs by its start step; bars: 95% bootstrap intervals over "
+        f"seeds{paper}",
         "Line charts with the start of pruning on x, a line for each training method: accuracy "
         "lost, PIEs, Q-Score and prediction depth of PIEs.",
     )
@@ -218,6 +225,6 @@ def _when(study: Study, published: Published | None) -> Picture:
 def _curves(study: Study, curves: Curves) -> Picture:
     return Picture(
         training_curves(study, curves),
-        "Training loss: mean and range over seeds; each stage of training has an axis of its own",
+        "Training loss: mean and range over seeds; each stage of training has its own axis",
         "Line charts of the loss by step, one panel per experiment, one line per sparsity.",
     )

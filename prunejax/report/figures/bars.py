@@ -15,9 +15,9 @@ from prunejax.report.figures.style import (
     add_legend,
     colours,
     in_style,
+    mark_missing,
     nothing_pruned,
     panel_rows,
-    say_missing,
     set_title,
     shorten,
     subplots,
@@ -38,11 +38,11 @@ from prunejax.report.study import (
 )
 
 MOST_CLASSES = 20
-"""Of more classes, those with the most PIEs are shown."""
+"""The most classes that are shown: those with the most PIEs."""
 ALONE = 0.35
-"""Opacity of the PIEs that an experiment's partner does not have."""
+"""The opacity of PIEs that an experiment's partner does not have."""
 WIDTH = 2.9
-"""Of a panel, in inches."""
+"""The width of a panel, in inches."""
 
 
 class Classes(NamedTuple):
@@ -54,14 +54,14 @@ class Classes(NamedTuple):
 
 
 def one_shot_experiments(study: Study) -> list[str]:
-    """Those that prune the trained dense models at once."""
+    """The experiments with one-shot pruning of the trained dense models."""
     return [name for name in pruned_experiments(study) if is_one_shot(experiment(study, name))]
 
 
 def figure_4(study: Study) -> Figure:
     """PIEs per class under one-shot pruning, a row each, at up to three sparsities, as Figure 4.
 
-    Strong: PIEs of the experiment that it is compared with, too; light: of this one alone.
+    Opaque: PIEs also of the experiment that it is compared with; light: of this one only.
     """
     pruned = pruned_levels(study)
     if not pruned:
@@ -69,7 +69,7 @@ def figure_4(study: Study) -> Figure:
     lowest_middle_highest = sorted({0, len(pruned) // 2, len(pruned) - 1})
     rows: list[PanelRow] = []
     for name in one_shot_experiments(study):
-        rows.append([(name, pruned[place]) for place in lowest_middle_highest])
+        rows.append([(name, pruned[index]) for index in lowest_middle_highest])
     return pies_per_class(study, rows, "all", len(rows))
 
 
@@ -87,9 +87,9 @@ def pies_per_class(
 
     Args:
         study: the measures.
-        rows: the cells side by side.
-        same_scale: which panels have the same axis of PIEs.
-        named_every: below each so many rows the classes are named.
+        rows: the cells of each row of panels.
+        same_scale: the panels that share their axis of PIEs.
+        named_every: the classes are named below every row of this number.
     """
     if not rows:
         return nothing_pruned(study)
@@ -102,19 +102,19 @@ def pies_per_class(
                     axis.set_visible(False)
                 else:
                     _panel(axis, study, *cell, classes)
-        # Only now: to set a limit is to end its fitting to bars that are drawn later.
+        # Only now: a limit that is set no longer adapts to bars that are drawn later.
         for axis in axes[:, 0]:
             axis.set_ylim(0, max(1, axis.get_ylim()[1]))
             axis.set_ylabel("PIEs [test images]")
-        for place in range(named_every - 1, len(rows), named_every):
-            _name_classes(axes[place], classes)
+        for index in range(named_every - 1, len(rows), named_every):
+            _name_classes(axes[index], classes)
         handles = _legend(study, rows)
         add_legend(figure, handles, [str(handle.get_label()) for handle in handles])
         return figure
 
 
 def _classes(study: Study, rows: Sequence[PanelRow]) -> Classes:
-    """All classes, or of many those with the most PIEs in all panels together."""
+    """All classes, or, if there are many, those with the most PIEs over all panels."""
     run = next(iter(study.values()))
     names = run.class_names
     if len(names) <= MOST_CLASSES:
@@ -134,10 +134,10 @@ def _panel(axis: Axes, study: Study, name: str, sparsity: float, classes: Classe
     heading = cell_title(study, name, sparsity)
     models = dense_and_pruned(study, name, sparsity)
     if isinstance(models, str):
-        say_missing(axis, heading, WIDTH, models)
+        mark_missing(axis, heading, WIDTH, models)
         return
 
-    # Without a partner no PIE is shared, and all bars are light.
+    # Without a partner no PIE is shared: all bars are light.
     pies = models.pies
     shared = np.zeros_like(pies)
     other = partner(study, name)
@@ -147,25 +147,25 @@ def _panel(axis: Axes, study: Study, name: str, sparsity: float, classes: Classe
     both = _count(study, shared, classes)
     alone = _count(study, pies & ~shared, classes)
     colour = colours(study)[method_of(study, name).name]
-    places = range(len(classes.names))
-    axis.bar(places, both, color=colour)
-    axis.bar(places, alone, bottom=both, color=colour, alpha=ALONE)
+    positions = range(len(classes.names))
+    axis.bar(positions, both, color=colour)
+    axis.bar(positions, alone, bottom=both, color=colour, alpha=ALONE)
 
     lines = [f"{heading}: {pies.sum()} PIEs"]
     if classes.left_out:
-        # What the panel leaves out is counted.
+        # The PIEs of classes that are left out are counted.
         hidden = int(pies.sum() - both.sum() - alone.sum())
         lines.append(f"({hidden} in {classes.left_out} other classes)")
     if isinstance(models_of_other, str):
         lines.append(f"({models_of_other})")
     elif other is not None and compared_methods(study) is None:
-        lines.append(f"(strong: also of {title(study, other)})")
+        lines.append(f"(opaque: also of {title(study, other)})")
     set_title(axis, "\n".join(lines), WIDTH)
     axis.yaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
 
 
 def _count(study: Study, images: np.ndarray, classes: Classes) -> np.ndarray:
-    """How many of the images are of each class that is shown."""
+    """The number of the images of each class that is shown, `[classes]`."""
     labels = next(iter(study.values())).labels
     return np.bincount(labels[images], minlength=classes.labels.max() + 1)[classes.labels]
 

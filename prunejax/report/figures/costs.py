@@ -1,4 +1,4 @@
-"""What pruning costs by sparsity: accuracy lost, and PIEs beside the noise floor."""
+"""What pruning costs by sparsity: accuracy lost, and PIEs with the noise floor."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from prunejax.report.figures.style import (
     bar_lengths,
     colours,
     in_style,
-    looks_of,
+    plot_styles,
     side_by_side,
     subplots,
 )
@@ -32,9 +32,9 @@ from prunejax.report.study import (
 )
 
 WIDTH = 5.0
-"""Of a panel, in inches."""
+"""The width of a panel, in inches."""
 PANELS = {"accuracy": "accuracy lost [points]", "pies": "PIEs [test images]"}
-"""Effects that are shown, and what their axes are called."""
+"""The effects that are shown, and the labels of their axes."""
 
 
 def what_pruning_costs(study: Study) -> Figure:
@@ -43,14 +43,14 @@ def what_pruning_costs(study: Study) -> Figure:
     Bars are 95% bootstrap intervals over seeds; bands are the noise floors.
     """
     resamples = Resamples(study)
-    looks = looks_of(study, pruned_experiments(study))
+    styles = plot_styles(study, pruned_experiments(study))
     levels = [100 * level for level in pruned_levels(study)]
-    shifts = side_by_side(levels, len(looks))
+    shifts = side_by_side(levels, len(styles))
     with in_style(study):
         figure, axes = subplots(1, len(PANELS), WIDTH, 3.4)
         for axis, (quantity, label) in zip(axes[0], PANELS.items(), strict=True):
-            for shift, experiment in zip(shifts, looks, strict=True):
-                _draw(axis, study, resamples, quantity, experiment, looks[experiment], shift)
+            for shift, experiment in zip(shifts, styles, strict=True):
+                _draw(axis, study, resamples, quantity, experiment, styles[experiment], shift)
             axis.set_ylabel(label)
             axis.set_xlabel("weights pruned [%]")
             axis.set_xticks(levels)
@@ -58,8 +58,8 @@ def what_pruning_costs(study: Study) -> Figure:
         axes[0, 0].axhline(0, color="black", linewidth=0.6)
         bands = _draw_floors(axes[0, 1], study)
         axes[0, 1].set_ylim(bottom=0)
-        handles: list[Artist] = [Line2D([], [], **look) for look in looks.values()]
-        labels = [title(study, experiment) for experiment in looks]
+        handles: list[Artist] = [Line2D([], [], **style) for style in styles.values()]
+        labels = [title(study, experiment) for experiment in styles]
         for label, band in bands.items():
             handles.append(band)
             labels.append(label)
@@ -73,10 +73,10 @@ def _draw(
     resamples: Resamples,
     quantity: str,
     experiment: str,
-    look: dict[str, Any],
+    style: dict[str, Any],
     shift: float,
 ) -> None:
-    """What pruning does to a quantity of an experiment, at every sparsity that it has."""
+    """Draws the effect of pruning on a quantity of an experiment, at each of its sparsities."""
     x, y, bars = [], [], []
     for level in pruned_levels(study):
         models = dense_and_pruned(study, experiment, level)
@@ -87,14 +87,14 @@ def _draw(
         y.append(cell.value)
         bars.append(bar_lengths(cell.value, cell.interval))
     lengths = np.reshape(bars, (-1, 2)).T
-    axis.errorbar(x, y, yerr=lengths, ms=5, lw=1.4, elinewidth=0.8, capsize=2, **look)
+    axis.errorbar(x, y, yerr=lengths, ms=5, lw=1.4, elinewidth=0.8, capsize=2, **style)
 
 
 def _draw_floors(axis: Axes, study: Study) -> dict[str, Patch]:
-    """A band for each noise floor; returns them by what they are called."""
+    """Draws a band for each noise floor; returns them by their labels."""
     floors = floors_of(study)
     bands: dict[str, Patch] = {}
-    # One for each dense parent, or several where it is compared with populations of several sizes.
+    # One for each dense parent, or several if it is compared with populations of several sizes.
     of_parent: dict[str | None, dict[Floor, str]] = {}
     for name in pruned_experiments(study):
         floor = floors[name]
@@ -104,7 +104,7 @@ def _draw_floors(axis: Axes, study: Study) -> dict[str, Patch]:
         for floor, name in named.items():
             method = method_of(study, name)
             colour = colours(study)[method.name]
-            whose = method.label if len(named) == 1 else title(study, name)
+            label = method.label if len(named) == 1 else title(study, name)
             axis.axhspan(floor.low, floor.high, color=colour, alpha=0.15, linewidth=0)
-            bands[f"{whose}: noise floor"] = Patch(color=colour, alpha=0.15)
+            bands[f"{label}: noise floor"] = Patch(color=colour, alpha=0.15)
     return bands

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from prunejax.report.figures.style import blocks, in_style, say_missing, set_title, subplots
+from prunejax.report.figures.style import blocks, in_style, mark_missing, set_title, subplots
 from prunejax.report.study import (
     STAGE_TITLES,
     Study,
@@ -25,13 +25,13 @@ from prunejax.runs.log import at_steps, spans_of
 Curves = Mapping[str, Sequence[Mapping]]
 """The lines of `metrics.jsonl` by the name of the experiment."""
 WIDTH = 3.1
-"""Of a panel, in inches."""
+"""The width of a panel, in inches."""
 SHORTEST = 0.8
-"""The least part of a panel that a stage is given, of what it had if all were as long."""
-ROOM_FOR_TWO = 0.4
-"""The part of a panel that has room for two numbers of steps."""
+"""The least width of a stage, relative to its width if all stages were equally long."""
+WIDE_ENOUGH_FOR_TWO = 0.4
+"""The fraction of a panel's width in which two tick labels of steps fit."""
 GAP = 0.16
-"""Between the stages of a panel, for the labels of the axis: a part of its width."""
+"""The gap between the stages of a panel, for axis labels, as a fraction of its width."""
 
 
 def training_curves(study: Study, curves: Curves) -> Figure:
@@ -48,7 +48,7 @@ def training_curves(study: Study, curves: Curves) -> Figure:
             leftmost = True
             for axis, name in zip(axes_of_row, row, strict=False):
                 if not curves.get(name):
-                    say_missing(axis, title(study, name), WIDTH, "no curve")
+                    mark_missing(axis, title(study, name), WIDTH, "no curve")
                     continue
                 _panel(axis, study, name, curves[name], leftmost)
                 leftmost = False
@@ -58,14 +58,14 @@ def training_curves(study: Study, curves: Curves) -> Figure:
 def _panel(
     axis: Axes, study: Study, name: str, lines: Sequence[Mapping[str, Any]], leftmost: bool
 ) -> None:
-    """The curves of a run; each stage has axes of its own, for its loss is another."""
+    """The curves of a run; each stage has its own axes, as it has another loss."""
     set_title(axis, title(study, name), WIDTH)
-    even = _of_like_spans(lines)
+    even = _of_even_spans(lines)
     stages = [list(group) for _, group in itertools.groupby(even, lambda line: line["stage"])]
     parts = _axes_of_stages(axis, [stage[-1]["step"] - stage[0]["step"] for stage in stages])
     for number, (part, of_stage) in enumerate(zip(parts, stages, strict=True)):
         _draw_stage(part, study, name, of_stage, labelled=number == 0)
-        # A method's first stage is what the method is about; fine-tuning has its own title.
+        # A method's first stage has the method's label; fine-tuning has its own title.
         stage = of_stage[0]["stage"]
         heading = stage_title(stage)
         if number == 0 and stage not in STAGE_TITLES:
@@ -95,7 +95,7 @@ def _axes_of_stages(axis: Axes, lengths: Sequence[int]) -> Sequence[Axes]:
     for start, width in zip(starts, widths, strict=True):
         part = axis.inset_axes((start, 0, width, 1))
         between = max(1, round(6 * width))
-        fewest = 2 if width > ROOM_FOR_TWO else 1
+        fewest = 2 if width > WIDE_ENOUGH_FOR_TWO else 1
         locator = MaxNLocator(between, steps=(1, 2, 5, 10), integer=True, min_n_ticks=fewest)
         part.xaxis.set_major_locator(locator)
         parts.append(part)
@@ -103,7 +103,7 @@ def _axes_of_stages(axis: Axes, lengths: Sequence[int]) -> Sequence[Axes]:
 
 
 def _scale(axis: Axes) -> None:
-    """Leaves room for the heading; a loss that falls by more than ten times is logarithmic."""
+    """Leaves space for the heading; the scale is logarithmic if the loss spans a factor of ten."""
     axis.margins(y=0.2)
     low, high = axis.dataLim.y0, axis.dataLim.y1
     if 0 < 10 * low < high < np.inf:
@@ -122,24 +122,24 @@ def _draw_stage(
     steps = [line["step"] for line in lines]
     losses = np.array([line["loss"] for line in lines])
     for level in run.levels:
-        # Excluded models were frozen: their losses end somewhere on the way.
+        # The losses of failed models end before the last step.
         chosen = losses[:, (run.sparsities == np.float32(level)) & ~run.failed]
         if not chosen.size:
             continue
-        # One colour for each sparsity of the study; not up to the palest, which paper swallows.
-        place = present.index(level) / max(len(present) - 1, 1)
-        colour = mpl.colormaps["viridis"](0.85 * place)
+        # One colour for each sparsity of the study, without the palest, which white hides.
+        fraction = present.index(level) / max(len(present) - 1, 1)
+        colour = mpl.colormaps["viridis"](0.85 * fraction)
         label = f"{percent(study, level)}% pruned" if labelled else None
         axis.plot(steps, chosen.mean(1), color=colour, label=label)
         low, high = chosen.min(1), chosen.max(1)
         axis.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
-def _of_like_spans(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The lines of a run, of which those over few steps are part of the one before.
+def _of_even_spans(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of a run; a line over few steps is merged into the one before.
 
-    Such are the last of an epoch, whose last batch is smaller, too: a contrastive loss of it is
-    lower, and the curve would have a tooth for each epoch.
+    Such is the last line of an epoch, with a smaller batch at its end: its contrastive loss is
+    lower, and the curve would have a spike for each epoch.
     """
     spans = spans_of(lines)
     longest: dict[str, int] = {}

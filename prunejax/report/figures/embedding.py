@@ -14,9 +14,9 @@ from prunejax.report.figures.style import (
     PanelRow,
     add_legend,
     in_style,
+    mark_missing,
     panel_rows,
     point_to,
-    say_missing,
     set_title,
     shorten,
     subplots,
@@ -37,35 +37,35 @@ from prunejax.report.study import (
 
 CLASS_COLOURS = mpl.color_sequences["petroff10"]  # made for the colour-blind
 LEGEND_CLASSES = 20
-"""More classes than these have no legend: their colours cannot be told apart."""
+"""The most classes with a legend: the colours of more are too similar."""
 WIDTH = 2.6
-"""Of a panel, in inches."""
+"""The width of a panel, in inches."""
 
 
 def figure_1(study: Study, sparsity: float | None = None) -> Figure:
-    """Representations of each method: dense, pruned gradually and pruned at once, as Figure 1.
+    """Representations of each method: dense, pruned gradually and one-shot, as Figure 1.
 
     Args:
         study: the measures.
-        sparsity: of the pruned models; None takes the highest (the paper has 95%).
+        sparsity: the sparsity of the pruned models; None: the highest (the paper has 95%).
     """
     level = max(levels(study)) if sparsity is None else sparsity
     rows = []
     for method in methods(study):
         names = [name for name in shown_experiments(study) if method_of(study, name) == method]
         rows.append(_overview(study, names, level))
-    # A column in which no method has anything is left out.
-    columns = [place for place in range(3) if any(row[place] for row in rows)]
-    return umap_panels(study, [[row[place] for place in columns] for row in rows])
+    # A column that is empty for every method is left out.
+    columns = [index for index in range(3) if any(row[index] for row in rows)]
+    return umap_panels(study, [[row[index] for index in columns] for row in rows])
 
 
 def _overview(study: Study, names: Sequence[str], level: float) -> PanelRow:
     """A method's dense models, and those of its first gradual and its first one-shot pruning."""
     pruned = [name for name in names if name in pruned_experiments(study)]
     gradual = [name for name in pruned if not is_one_shot(experiment(study, name))]
-    at_once = [name for name in pruned if is_one_shot(experiment(study, name))]
+    one_shot = [name for name in pruned if is_one_shot(experiment(study, name))]
     row: PanelRow = [(names[0], 0.0)] if names else [None]
-    for of_kind in (gradual, at_once):
+    for of_kind in (gradual, one_shot):
         row.append((of_kind[0], level) if of_kind and level else None)
     return row
 
@@ -75,7 +75,7 @@ def figure_5(study: Study) -> Figure:
 
     Rows: dense, at the sparsity nearest to 90% and at the highest.
     """
-    # With few sparsities some of these coincide.
+    # With few sparsities some of these are the same.
     chosen = sorted({0.0, headline(study), max(levels(study))})
     return umap_panels(study, panel_rows(study, shown_experiments(study), chosen))
 
@@ -102,7 +102,7 @@ def umap_panels(study: Study, rows: Sequence[PanelRow]) -> Figure:
 
 
 def class_colours(count: int) -> Sequence[Any]:
-    """A colour for each class; beyond ten they are neighbours on a scale."""
+    """A colour for each class; more than ten are taken from a continuous colour map."""
     if count <= len(CLASS_COLOURS):
         return CLASS_COLOURS
     return list(mpl.colormaps["viridis"](np.linspace(0, 1, count)))
@@ -112,17 +112,17 @@ def _umap_panel(axis: Axes, study: Study, name: str, sparsity: float, colours: S
     models = at(study, name, sparsity)
     heading = cell_title(study, name, sparsity)
     if models is None:
-        say_missing(axis, heading, WIDTH, why_not(study, name, sparsity))
+        mark_missing(axis, heading, WIDTH, why_not(study, name, sparsity))
         return
     if not models.has("umap") or not models.measured["umap"].any():
-        say_missing(axis, heading, WIDTH, "not measured")
+        mark_missing(axis, heading, WIDTH, "not measured")
         return
 
-    # One model's map, coloured by what all of the cell's models predict.
-    places = models.values("umap")[0]
+    # The UMAP of one model, coloured by the modal prediction of all models of the cell.
+    positions = models.values("umap")[0]
     shades = [colours[label] for label in models.modal_class]
     size = min(8.0, 6000 / len(models.labels))
-    axis.scatter(*places.T, s=size, c=shades, linewidths=0, rasterized=True)
+    axis.scatter(*positions.T, s=size, c=shades, linewidths=0, rasterized=True)
     axis.set_axis_off()
     axis.set_gid(point_to(study, (name, sparsity)))
 

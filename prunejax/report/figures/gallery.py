@@ -1,4 +1,4 @@
-"""The test images that pruning changed most surely (the paper's Figure 6)."""
+"""The PIEs on which most models agree (the paper's Figure 6)."""
 
 from typing import NamedTuple
 
@@ -24,11 +24,11 @@ from prunejax.report.study import (
 )
 
 LONGEST_NAME = 11
-"""Characters of a class name below an image."""
+"""The most characters of a class name below an image."""
 
 
 class Votes(NamedTuple):
-    """What the models of a cell predict for each test image."""
+    """The modal prediction of a cell for each test image, with the agreement of its models."""
 
     letter: str
     models: int
@@ -41,14 +41,14 @@ def figure_6(
 ) -> Figure:
     """Each experiment's PIEs on which most models agree, before and after pruning, as Figure 6.
 
-    Under each image stand the true class; the modal prediction of the dense models (U, for
+    Below each image are the true class; the modal prediction of the dense models (U, for
     uncompressed) and of the pruned ones (S, for sparse), and how many of them agree with it.
 
     Args:
         study: the measures.
         images: the test images, uint8 `[examples, height, width, channels]`.
-        sparsity: of the pruned models; None takes the one nearest to 90%.
-        columns: images of each experiment, at most.
+        sparsity: the sparsity of the pruned models; None: the one nearest to 90%.
+        columns: the most images of each experiment.
     """
     # A row for each experiment, whether it has PIEs or not.
     level = headline(study) if sparsity is None else sparsity
@@ -82,7 +82,7 @@ def agreement(models: RunMeasures) -> np.ndarray:
 
 
 def as_picture(image: np.ndarray) -> np.ndarray:
-    """What can be shown of an image `[height, width, channels]`: its colours, or else shades."""
+    """A displayable form of an image `[height, width, channels]`: in colour, or else grey."""
     channels = image.shape[-1]
     if channels in (3, 4):
         return image
@@ -94,7 +94,7 @@ def _votes(letter: str, models: RunMeasures) -> Votes:
 
 
 def _most_certain(pies: np.ndarray, votes: list[Votes]) -> np.ndarray:
-    """The PIEs by the fractions of models that agree, before plus after; ties: the first image."""
+    """The PIEs ordered by the fractions of models that agree, dense plus pruned; ties: by image."""
     certain = votes[0].agreement / votes[0].models + votes[1].agreement / votes[1].models
     found = np.flatnonzero(pies)
     return found[np.argsort(-certain[found], kind="stable")]
@@ -103,7 +103,7 @@ def _most_certain(pies: np.ndarray, votes: list[Votes]) -> np.ndarray:
 def _show(axis: Axes, images: np.ndarray, image: int) -> None:
     picture = as_picture(images[image])
     axis.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    # For the tooltip: an invisible point in the middle, whose index is that of the image.
+    # For the tooltip: an invisible point in the middle, with the index of the image.
     position = np.full((len(images), 2), np.nan)
     position[image] = (images.shape[2] - 1) / 2, (images.shape[1] - 1) / 2
     axis.scatter(*position.T, s=0)

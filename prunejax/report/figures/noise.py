@@ -1,11 +1,11 @@
-"""PIEs by the number of models that vote: those of pruning, and those of training noise alone."""
+"""PIEs by the number of models that vote: by pruning, and by training noise alone."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from prunejax.measures import RunMeasures
-from prunejax.report.figures.style import in_style, looks_of, say_missing, set_title, subplots
+from prunejax.report.figures.style import in_style, mark_missing, plot_styles, set_title, subplots
 from prunejax.report.noise import NO_FLOOR, extrapolated, noise_by_size, pies_by_size
 from prunejax.report.study import (
     Study,
@@ -20,20 +20,20 @@ from prunejax.report.study import (
 )
 
 WIDTH = 4.2
-"""Of a panel, in inches."""
+"""The width of a panel, in inches."""
 
 
 def pies_and_noise(study: Study) -> Figure:
     """A panel for each dense run: PIEs at the headline sparsity by the number of models.
 
-    Means over subsets of seeds. Crosses: between disjoint subsets of the dense models; dotted: on
-    to all of them by the square root of their number.
+    Means over subsets of seeds. Crosses: between disjoint subsets of the dense models; dotted:
+    extrapolated to all of them by the square root of their number.
     """
     level = headline(study)
-    looks = looks_of(study, pruned_experiments(study))
-    # The noise is that of the dense models, which several experiments may have in common.
+    styles = plot_styles(study, pruned_experiments(study))
+    # The noise is that of the dense models, which several experiments may share.
     of_dense: dict[str | None, list[str]] = {}
-    for name in looks:
+    for name in styles:
         of_dense.setdefault(holder_of(study, name, 0.0), []).append(name)
     with in_style(study):
         figure, axes = subplots(1, len(of_dense), WIDTH, 3.2, sharey=True)
@@ -41,23 +41,23 @@ def pies_and_noise(study: Study) -> Figure:
             heading = f"{cell_title(study, names[0], 0.0)} and {percent(study, level)}% pruned"
             dense = at(study, names[0], 0.0)
             if dense is None or len(dense.seeds) < 2:
-                say_missing(axis, heading, WIDTH, NO_FLOOR)
+                mark_missing(axis, heading, WIDTH, NO_FLOOR)
                 continue
             for name in names:
                 models = dense_and_pruned(study, name, level)
                 if not isinstance(models, str):
                     curve = pies_by_size(*models)
                     label = title(study, name)
-                    axis.plot(curve.sizes, curve.pies, ms=4, label=label, **looks[name])
+                    axis.plot(curve.sizes, curve.pies, ms=4, label=label, **styles[name])
             _draw_noise(axis, dense)
-            axis.set_xlabel("models on either side")
+            axis.set_xlabel("models of each population")
             axis.set_ylabel("PIEs [test images]")
             axis.tick_params(labelleft=True)  # also where the first panel has none
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-            # Below, for on the panel it would hide some of the noise.
+            # Below the panel, where it hides no noise.
             axis.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.18))
             set_title(axis, heading, WIDTH)
-        # Only now: to set a limit is to end its fitting to lines that are drawn later.
+        # Only now: a limit that is set no longer adapts to lines that are drawn later.
         axes[0, 0].set_ylim(bottom=0)
         return figure
 

@@ -9,10 +9,10 @@ from prunejax.measures import RunMeasures
 from prunejax.report.figures.style import (
     add_legend,
     in_style,
+    mark_missing,
     nothing_pruned,
     panel_rows,
     point_to,
-    say_missing,
     set_title,
     subplots,
 )
@@ -25,10 +25,10 @@ from prunejax.report.study import (
 )
 
 POINTS = {"other test images": ("#808080", 0.4, 5), "PIEs": ("#D55E00", 0.9, 12)}
-"""Colour, opacity and size."""
+"""The colour, opacity and size of the points of each kind."""
 IDENTITY = {"color": "black", "linewidth": 0.8, "linestyle": "--"}
 WIDTH = 2.6
-"""Of a panel, in inches."""
+"""The width of a panel, in inches."""
 
 
 def figure_2(study: Study, sparsity: float | None = None) -> Figure:
@@ -48,9 +48,9 @@ def dense_against_pruned(
 
     Args:
         study: the measures.
-        array: of a measure, `[models, examples]`; means over the models that have it are shown.
-        label: of the axes.
-        sparsity: of the pruned models; None takes the one nearest to 90%.
+        array: the name of a measured array `[models, examples]`; its means over models are shown.
+        label: the label of the axes.
+        sparsity: the sparsity of the pruned models; None: the one nearest to 90%.
     """
     level = headline(study) if sparsity is None else sparsity
     rows = panel_rows(study, pruned_experiments(study), [level])
@@ -79,26 +79,26 @@ def _panel(axis: Axes, study: Study, name: str, level: float, array: str) -> Non
     heading = cell_title(study, name, level)
     models = dense_and_pruned(study, name, level)
     if isinstance(models, str):
-        say_missing(axis, heading, WIDTH, models)
+        mark_missing(axis, heading, WIDTH, models)
         return
     dense, pruned = models
     x = _mean(dense, array)
     y = _mean(pruned, array)
     if x is None or y is None:
-        say_missing(axis, heading, WIDTH, "not measured")
+        mark_missing(axis, heading, WIDTH, "not measured")
         return
 
     pies = models.pies
-    # Pearson's, of the means before they are spread; none if either never varies.
+    # Pearson's, of the means before jitter; NaN if one of them is constant.
     correlation = np.corrcoef(x, y)[0, 1] if x.std() and y.std() else np.nan
     if np.issubdtype(dense.values(array).dtype, np.integer):
-        # Means of few integers coincide: spread them within a fifth of a step.
+        # Means of few integers coincide: jitter them within a fifth of a step.
         noise = np.random.default_rng(0).uniform(-0.1, 0.1, (2, len(x)))
         x, y = x + noise[0], y + noise[1]
     set_title(axis, f"{heading}\n{pies.sum():,} PIEs, r = {correlation:.2f}", WIDTH)
     axis.set_gid(point_to(study, (name, 0.0), (name, level)))
     for chosen, (colour, alpha, size) in zip((~pies, pies), POINTS.values(), strict=True):
-        # The points that are not shown are there: point i is image i.
+        # Points that are not shown are NaN: point i is image i.
         shown = np.where(chosen, y, np.nan)
         area = size * min(1.0, (1000 / len(x)) ** 0.5)
         axis.scatter(x, shown, s=area, color=colour, alpha=alpha, linewidths=0, rasterized=True)

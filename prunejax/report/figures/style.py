@@ -1,4 +1,4 @@
-"""How figures look, whatever the user's matplotlibrc, and how their panels are laid out."""
+"""The style of figures, independent of the user's matplotlibrc, and the layout of their panels."""
 
 import contextlib
 import functools
@@ -38,22 +38,22 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "prunejax",
 }
 FONT = "DejaVu Sans"
-"""Comes with Matplotlib."""
+"""The default font, which comes with Matplotlib."""
 GREY = "#666666"
-SPARE_COLOURS = ("#CC79A7", "#56B4E9", "#E69F00", "#009E73", "#0072B2", "#D55E00", "#000000")
-"""Okabe & Ito's, safe for the colour-blind: for methods whose own colour is taken or unknown."""
+FALLBACK_COLOURS = ("#CC79A7", "#56B4E9", "#E69F00", "#009E73", "#0072B2", "#D55E00", "#000000")
+"""Okabe & Ito's palette, safe for the colour-blind: for methods without a valid, unused colour."""
 
 MARKERS = "osD^vP*X"
 LINES = ("-", "--", ":", "-.")
-"""Of the ways of pruning, in order of appearance."""
-APART = 0.6
-"""Points of one place stand so far apart, in percent, that their bars can be told apart,"""
-MOST_APART = 0.5
-"""and all together at most this part of the way to the next place."""
+"""The line styles of the ways of pruning, in order of first use, as are the markers."""
+DISTANCE = 0.6
+"""The distance between points of one position, in percent, at which bars do not overlap."""
+MOST_SPREAD = 0.5
+"""The most that all points of one position span, as a fraction of the distance to the next."""
 WIDEST = 5
-"""Panels side by side, at most."""
+"""The most panels side by side."""
 LONGEST_NAME = 14
-"""Characters of a class name, at most, where many stand side by side."""
+"""The most characters of a class name where many are side by side."""
 
 PanelRow = list[tuple[str, float] | None]
 """The (experiment, sparsity) of the panels side by side; None where one is left empty."""
@@ -61,10 +61,10 @@ PanelRow = list[tuple[str, float] | None]
 
 @contextlib.contextmanager
 def in_style(study: Study) -> Iterator[None]:
-    """While it lasts, figures are drawn in this style, with fonts for the study's names."""
+    """A context in which figures are drawn in this style, with fonts for the study's names."""
     families = font_families(texts_of(study))
     with mpl.rc_context():
-        # Not the user's settings, of which one (a font size, TeX) can undo the layout.
+        # Without the user's settings: some (a font size, TeX) break the layout.
         mpl.rcdefaults()
         for setting, value in STYLE.items():
             mpl.rcParams[setting] = value
@@ -73,13 +73,13 @@ def in_style(study: Study) -> Iterator[None]:
 
 
 def texts_of(study: Study) -> list[str]:
-    """The texts in figures that are not ours: titles and class names."""
+    """The texts in figures that depend on the study: titles and class names."""
     run = next(iter(study.values()))
     return [*run.class_names, *(title(study, name) for name in study)]
 
 
 def font_families(texts: Sequence[str]) -> list[str]:
-    """The usual font, and installed ones for the characters that it lacks."""
+    """The default font, and installed ones for the characters that it lacks."""
     families = [FONT]
     lacking = missing_characters(texts, families)
     # Matplotlib takes each character from the first of the families that has it.
@@ -94,18 +94,18 @@ def font_families(texts: Sequence[str]) -> list[str]:
 
 def missing_characters(texts: Sequence[str], families: Sequence[str]) -> set[int]:
     """The code points in `texts` that none of these fonts has."""
-    wanted = {ord(character) for text in texts for character in text if character.isprintable()}
+    missing = {ord(character) for text in texts for character in text if character.isprintable()}
     for family in families:
-        wanted -= _characters(family)
-    return wanted
+        missing -= _characters(family)
+    return missing
 
 
 def _regular_fonts() -> dict[str, str]:
     """The files of the installed fonts, neither bold nor slanted, by family."""
     found: dict[str, str] = {}
-    for entry in font_manager.fontManager.ttflist:
-        if entry.style == "normal" and entry.weight == 400:
-            found.setdefault(entry.name, entry.fname)
+    for font in font_manager.fontManager.ttflist:
+        if font.style == "normal" and font.weight == 400:
+            found.setdefault(font.name, font.fname)
     return found
 
 
@@ -119,23 +119,23 @@ def _characters(family: str) -> frozenset[int]:
 
 
 def colours(study: Study) -> dict[str, str]:
-    """The colour of each training method, by its name; no two alike."""
-    taken: dict[str, str] = {}
+    """The colour of each training method, by its name; no two are equal."""
+    used: dict[str, str] = {}
     for method in methods(study):
         own = method.colour
         usable = is_color_like(own)
         colour = to_hex(own) if usable else GREY
-        if not usable or colour in taken.values():
-            spare = [to_hex(colour) for colour in SPARE_COLOURS]
-            free = [colour for colour in spare if colour not in taken.values()]
+        if not usable or colour in used.values():
+            fallback = [to_hex(colour) for colour in FALLBACK_COLOURS]
+            free = [colour for colour in fallback if colour not in used.values()]
             # With more methods than colours the last ones share grey.
             colour = free[0] if free else GREY
-        taken[method.name] = colour
-    return taken
+        used[method.name] = colour
+    return used
 
 
 def shorten(name: str, longest: int = LONGEST_NAME) -> str:
-    """A name of at most so many characters: its beginning and its end."""
+    """A name of at most `longest` characters: its first and last ones, with … between."""
     name = " ".join(name.split())
     if len(name) <= longest:
         return name
@@ -150,7 +150,7 @@ def blocks(study: Study, names: Sequence[str], widest: int = WIDEST) -> list[lis
     """
     if len(names) <= widest:
         return [list(names)] if names else []
-    # What does not fit side by side is broken where it means something: between methods.
+    # Names that do not fit side by side are split between methods.
     of_method: dict[str, list[str]] = {}
     for name in names:
         of_method.setdefault(experiment(study, name).method, []).append(name)
@@ -165,7 +165,14 @@ def blocks(study: Study, names: Sequence[str], widest: int = WIDEST) -> list[lis
 def panel_rows(
     study: Study, names: Sequence[str], sparsities: Sequence[float], widest: int = WIDEST
 ) -> list[PanelRow]:
-    """A column for each experiment and a row for each sparsity; many experiments block by block."""
+    """A column for each experiment and a row for each sparsity; many experiments block by block.
+
+    Args:
+        study: the measures.
+        names: the experiments.
+        sparsities: the sparsities, fractions.
+        widest: the most panels side by side.
+    """
     in_blocks = blocks(study, names, widest)
     columns = max((len(block) for block in in_blocks), default=0)
     rows: list[PanelRow] = []
@@ -185,13 +192,21 @@ def subplots(
     height: float,
     **shared: Any,  # noqa: ANN401
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of panels so wide and high, in inches, and its axes `[rows, columns]`."""
+    """Returns a figure of panels, and its axes `[rows, columns]`.
+
+    Args:
+        rows: the number of rows.
+        columns: the number of columns.
+        width: the width of a panel, in inches.
+        height: the height of a panel, in inches.
+        **shared: `sharex` and `sharey` of Matplotlib's `subplots`.
+    """
     figure = Figure(figsize=(width * columns, height * rows + 0.4))
     return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
 
 def nothing_pruned(study: Study) -> Figure:
-    """What a figure of pruned models is, if there are none."""
+    """The figure that replaces one of pruned models, if nothing is pruned."""
     with in_style(study):
         figure = Figure(figsize=(4, 1))
         figure.text(0.5, 0.5, "nothing is pruned", ha="center", va="center", color=GREY)
@@ -201,7 +216,14 @@ def nothing_pruned(study: Study) -> Figure:
 def add_legend(
     figure: Figure, handles: Sequence[Artist], labels: Sequence[str], heading: str | None = None
 ) -> None:
-    """A legend below all panels, in as many columns as the figure is wide for."""
+    """Adds a legend below all panels, in as many columns as fit.
+
+    Args:
+        figure: the figure.
+        handles: an artist for each label.
+        labels: the labels.
+        heading: the title of the legend, if it has one.
+    """
     # In inches: the handle and the space around it, and each character.
     widest = 0.5 + 0.075 * max(len(label) for label in labels)
     columns = max(1, int(figure.get_figwidth() / widest))
@@ -209,63 +231,70 @@ def add_legend(
 
 
 def bar_lengths(value: float, interval: tuple[float, float] | None) -> tuple[float, float]:
-    """How far an interval reaches below and above its value; 0 without an interval."""
+    """The lengths of an interval below and above its value; 0 without an interval."""
     if interval is None:
         return 0.0, 0.0
-    # Of very few PIEs the interval may leave out the value.
+    # With very few PIEs the interval may not include the value.
     return max(0.0, value - interval[0]), max(0.0, interval[1] - value)
 
 
-def looks_of(study: Study, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """How pruned experiments are drawn: the colour tells the method, the rest how it prunes."""
+def plot_styles(study: Study, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The plot style of pruned experiments: the colour shows the method, the rest its pruning."""
     found: dict[str, dict[str, Any]] = {}
     ways: dict[tuple[str, int], int] = {}
     seen: Counter[tuple[str, str]] = Counter()
     for name in names:
         method = method_of(study, name).name
         label = pruning_label(study, name)
-        # Two experiments of a method may call their ways of pruning alike.
+        # Two experiments of a method may have the same label of pruning.
         way = (label, seen[method, label])
         seen[method, label] += 1
-        place = ways.setdefault(way, len(ways))
+        index = ways.setdefault(way, len(ways))
         found[name] = {
             "color": colours(study)[method],
-            "marker": MARKERS[place % len(MARKERS)],
-            "linestyle": LINES[place % len(LINES)],
+            "marker": MARKERS[index % len(MARKERS)],
+            "linestyle": LINES[index % len(LINES)],
         }
     return found
 
 
-def side_by_side(places: Sequence[float], count: int) -> list[float]:
-    """By how much each of `count` series is shifted, so that their bars can be told apart.
+def side_by_side(positions: Sequence[float], count: int) -> list[float]:
+    """Returns the shift of each of `count` series, so that their bars do not overlap.
 
     Args:
-        places: in percent, at which the series have points; these stay nearer to their own place
-            than to the next.
+        positions: in percent, at which the series have points; these stay nearer to their own
+            position than to the next.
         count: of the series.
     """
-    nearest = min(np.diff(sorted(set(places))), default=100.0)
-    apart = min(APART, MOST_APART * nearest / count)
-    return [apart * (place - (count - 1) / 2) for place in range(count)]
+    nearest = min(np.diff(sorted(set(positions))), default=100.0)
+    distance = min(DISTANCE, MOST_SPREAD * nearest / count)
+    return [distance * (index - (count - 1) / 2) for index in range(count)]
 
 
 def set_title(axis: Axes, text: str, width: float) -> None:
-    """Titles a panel, in lines that are no longer than the panel is wide, in inches."""
-    characters = round(12.5 * width)  # of the titles' size that an inch has room for
+    """Sets the title of a panel, in lines that fit its `width` in inches."""
+    characters = round(12.5 * width)  # of the titles' size that fit into an inch
     lines = [textwrap.fill(line, characters) for line in text.splitlines()]
     axis.set_title("\n".join(lines))
 
 
-def say_missing(axis: Axes, text: str, width: float, why: str) -> None:
-    """Titles a panel that has nothing to show, with the reason."""
+def mark_missing(axis: Axes, text: str, width: float, why: str) -> None:
+    """Sets the title of a panel without data, and shows the reason in it.
+
+    Args:
+        axis: the panel.
+        text: the title.
+        width: the width of the panel, in inches.
+        why: the reason.
+    """
     set_title(axis, text, width)
     axis.set_axis_off()
     axis.text(0.5, 0.5, why, ha="center", va="center", transform=axis.transAxes, color=GREY)
 
 
 def point_to(study: Study, *cells: tuple[str, float]) -> str:
-    """The `gid` of axes whose points are test images.
+    """The `gid` of axes with test images as points.
 
-    It names the (experiment, sparsity) of the models whose predictions are shown beside them.
+    It names the (experiment, sparsity) of the models with predictions that are shown at them.
     """
     return json.dumps([[holder_of(study, *cell), cell[1]] for cell in cells])

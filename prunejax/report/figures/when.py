@@ -1,4 +1,4 @@
-"""What pruning costs by the step at which it starts."""
+"""The cost of pruning by its start step."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from prunejax.report.figures.style import (
     bar_lengths,
     colours,
     in_style,
-    looks_of,
+    plot_styles,
     set_title,
     side_by_side,
     subplots,
@@ -26,16 +26,16 @@ from prunejax.report.study import Study, experiment, percent, sweep_label, sweep
 from prunejax.report.when import BESIDE, QUANTITIES, Point, Quantity, points, quantities
 
 OF_NETWORK = ("q", "depth")
-"""Quantities that are compared with the paper's of its own network only."""
+"""Quantities that are compared with the paper's only for its own network."""
 WIDTH = 3.0
-"""Of a panel, in inches."""
+"""The width of a panel, in inches."""
 
 
 def when_to_prune(study: Study, published: Published | None = None) -> Figure:
     """A panel for each quantity, a line for each sweep; a row for each sparsity.
 
     Bars are 95% bootstrap intervals over seeds. With the paper's numbers its GMP and delayed GMP
-    are marked where they start.
+    are marked at their starts.
     """
     known = points(study)
     resamples = Resamples(study)
@@ -46,13 +46,13 @@ def when_to_prune(study: Study, published: Published | None = None) -> Figure:
             found = quantities(resamples, point.models, floors[point.experiment].value)
             shown.append((point, found))
     levels = sorted({point.sparsity for point in known})
-    looks = looks_of(study, [sweep.first for sweep in sweeps(study)])
+    styles = plot_styles(study, [sweep.first for sweep in sweeps(study)])
     with in_style(study):
         figure, axes = subplots(len(levels), len(QUANTITIES), WIDTH, 2.6)
         for axes_of_row, level in zip(axes, levels, strict=True):
             lines = [(point, found) for point, found in shown if point.sparsity == level]
             for axis, name in zip(axes_of_row, QUANTITIES, strict=True):
-                _panel(axis, looks, name, lines)
+                _panel(axis, styles, name, lines)
                 if published is not None:
                     _mark_published(axis, study, name, level, published)
                 axis.set_ylabel(QUANTITIES[name])
@@ -63,7 +63,7 @@ def when_to_prune(study: Study, published: Published | None = None) -> Figure:
         handles = []
         labels = []
         for sweep in sweeps(study):
-            handles.append(Line2D([], [], ms=4, **looks[sweep.first]))
+            handles.append(Line2D([], [], ms=4, **styles[sweep.first]))
             labels.append(sweep_label(study, sweep))
         if published is not None:
             handles.append(Line2D([], [], linestyle="", marker="*", color="black", ms=9))
@@ -74,16 +74,16 @@ def when_to_prune(study: Study, published: Published | None = None) -> Figure:
 
 def _panel(
     axis: Axes,
-    looks: Mapping[str, dict[str, Any]],
+    styles: Mapping[str, dict[str, Any]],
     name: str,
     lines: list[tuple[Point, dict[str, Quantity]]],
 ) -> None:
-    """A line for each sweep, in its look, and what it is seen beside."""
-    # The first sweep's: another may have starts of its own.
-    first = next(iter(looks), None)
+    """A line for each sweep, in its plot style, and its reference."""
+    # The first sweep's: another may have its own starts.
+    first = next(iter(styles), None)
     starts = [100 * point.start for point, _ in lines if point.sweep.first == first]
-    shifts = side_by_side(starts, len(looks))
-    for shift, (sweep, look) in zip(shifts, looks.items(), strict=True):
+    shifts = side_by_side(starts, len(styles))
+    for shift, (sweep, style) in zip(shifts, styles.items(), strict=True):
         x, y, bars, beside = [], [], [], []
         for point, found in lines:
             if point.sweep.first != sweep:
@@ -96,23 +96,23 @@ def _panel(
             bars.append(bar_lengths(value, interval))
             beside.append(found[name].beside)
         lengths = np.reshape(bars, (-1, 2)).T
-        axis.errorbar(x, y, yerr=lengths, ms=4, lw=1.4, elinewidth=0.8, **look)
-        axis.plot(x, beside, color=look["color"], linestyle=":", linewidth=1)
+        axis.errorbar(x, y, yerr=lengths, ms=4, lw=1.4, elinewidth=0.8, **style)
+        axis.plot(x, beside, color=style["color"], linestyle=":", linewidth=1)
 
 
 def _mark_published(
     axis: Axes, study: Study, name: str, level: float, published: Published
 ) -> None:
-    """The paper's gradual pruning, at its own starts, in the colours of its methods."""
-    # Of other layers and features there is another depth and another Q-Score.
+    """Marks the paper's gradual pruning, at its own starts, in the colours of its methods."""
+    # Depth and Q-Score depend on the network: they are comparable only for the paper's.
     ours = next(iter(study.values())).config.display.architecture
     if name in OF_NETWORK and ours != ARCHITECTURE:
         return
     swept = {experiment(study, sweep.first).method for sweep in sweeps(study)}
-    for key, papers in PAPER.items():
+    for key, theirs in PAPER.items():
         start = published.get("start [%]", {}).get(key, {}).get(level)
         value = published_level(name, published, key, level)
-        if papers.method not in swept or start is None or np.isnan(value):
+        if theirs.method not in swept or start is None or np.isnan(value):
             continue
-        colour = colours(study)[papers.method]
+        colour = colours(study)[theirs.method]
         axis.plot(float(start), value, marker="*", ms=9, color=colour, mec="black", mew=0.6)
