@@ -50,8 +50,8 @@ def test_five_models_on_four_devices_equal_one_device(make_config, dataset, use_
     config = slow(make_config("sup_gmp", models=5, sparsities=(0.9,)))
     use_devices(4)
     split = fit(config, dataset)[-1]
-    assert dict(split.groups[0].plan.mesh.shape) == {"models": 4, "batch": 1}
-    assert len(split.groups[0].plan.chunks) == 2
+    assert dict(split.plan.mesh.shape) == {"models": 4, "batch": 1}
+    assert len(split.plan.chunks) == 2
     assert len(jax.tree.leaves(split.arrays)[0]) == 5
     use_devices(1)
     whole = fit(config, dataset)[-1]
@@ -69,7 +69,7 @@ def test_one_model_on_four_devices_equals_one_device(make_config, dataset, use_d
     config = slow(make_config(experiment, models=1, sparsities=(0.9,)), devices_per_model=4)
     use_devices(4)
     split = fit(config, dataset)
-    assert dict(split[-1].groups[0].plan.mesh.shape) == {"models": 1, "batch": 4}
+    assert dict(split[-1].plan.mesh.shape) == {"models": 1, "batch": 4}
     use_devices(1)
     whole = fit(dataclasses.replace(config, execution=Execution()), dataset)
     for ours, theirs in zip(split, whole, strict=True):

@@ -335,6 +335,10 @@ def test_a_start_whose_span_ends_after_its_stage_is_refused(make_run, dataset, t
 def test_a_start_lies_in_the_stage(start):
     with pytest.raises(ValueError, match="start"):
         Pruning("sup", start=start)
+
+
+@pytest.mark.parametrize("start", [-1, -0.1, 1.0, 1.5, float("nan"), True])
+def test_a_start_of_a_sweep_lies_in_the_stage(start):
     assert "start" in refusal(expand, [Sweep(SUP_WHEN, (start,))])
 
 

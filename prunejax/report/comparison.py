@@ -61,7 +61,7 @@ def effect(name: str, resamples: Resamples, models: DenseAndPruned) -> Effect:
 
     Args:
         name: `accuracy` (points lost), `q` (Q-Score lost), `pies` (their number) or `depth` (by
-            how many layers PIEs, as they are, lie deeper than other images).
+            how many layers a fixed set of PIEs is deeper than other images).
         resamples: of the study.
         models: dense and pruned.
     """
@@ -100,7 +100,7 @@ def difference_cell(name: str, found: Effect) -> Cell:
 
 
 def _deeper(resamples: Resamples, models: DenseAndPruned) -> Effect:
-    """How much deeper PIEs lie than other images, over the probed pruned models."""
+    """How much deeper PIEs are than other images, over the probed pruned models."""
     pies = models.pies
     probed = models.pruned.only_measured("depth")
     if probed is None or not pies.any() or pies.all():

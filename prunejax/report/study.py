@@ -140,7 +140,7 @@ def shown_experiments(study: Study) -> list[str]:
 
 
 def methods(study: Study) -> list[Shown]:
-    """The training methods in order of appearance."""
+    """The training methods in order of first use."""
     # Runs of one method should have the same display settings; if not, those of the first count.
     first_run: dict[str, RunMeasures] = {}
     for run in study.values():

@@ -169,7 +169,7 @@ def _depth(study: Study) -> Picture:
     )
 
 
-def _strong_bars(study: Study) -> str:
+def _opaque_bars(study: Study) -> str:
     if not pairs(study):
         return ""
     return "; opaque: PIEs also of the experiment that it is compared with"
@@ -178,7 +178,7 @@ def _strong_bars(study: Study) -> str:
 def _one_shot_bars(study: Study) -> Picture:
     return Picture(
         figure_4(study),
-        f"Figure 4. PIEs per class under one-shot pruning{_strong_bars(study)}",
+        f"Figure 4. PIEs per class under one-shot pruning{_opaque_bars(study)}",
         "Bar charts of PIEs by true class, a row for each experiment, columns sparsities.",
     )
 
@@ -206,7 +206,7 @@ def _gallery(study: Study, dataset: Dataset) -> Picture:
 def _all_bars(study: Study) -> Picture:
     return Picture(
         figure_7(study),
-        f"Figure 7. PIEs per class at every sparsity{_strong_bars(study)}",
+        f"Figure 7. PIEs per class at every sparsity{_opaque_bars(study)}",
         "Bar charts of PIEs by true class, rows sparsities, columns experiments.",
     )
 
