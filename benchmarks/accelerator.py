@@ -1,4 +1,4 @@
-"""Suite `accelerator`: what is to be known of a GPU or TPU, in one command and under nine minutes.
+"""Suite `accelerator`: a GPU or TPU measured by one command in under nine minutes.
 
 Its parts follow each other by importance, and each is written as it ends: what does not fit into
 the time is left out, and named. Programs are compiled ahead, as many at a time as there are cores.
@@ -18,20 +18,20 @@ from benchmarks.suites import CORES, LAUNCHED, Options, Row, has_pytorch, rated
 from prunejax.config.errors import in_one_line
 
 MINUTES = 8.5
-"""Of all parts together."""
+"""The limit of all parts together."""
 ROUND_S = 1.0
-"""A round of one setting takes about so long."""
+"""The approximate duration of a round of one setting."""
 SIDE = 8192
-"""Of the matrices whose product is timed."""
+"""Rows and columns of the matrices in the timed product."""
 COPIED_BYTES = 2**30
 EPOCHS = 3
-"""Of the population that is trained on images."""
+"""The epochs of the population that is trained on images."""
 GPU_MEMORY = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-"""So that PyTorch's process finds some."""
+"""JAX leaves memory for PyTorch's process."""
 
 
 def accelerator(options: Options) -> Iterator[list[Row]]:
-    """Rates of all strategies and of PyTorch beside the roofline, determinism, and a population.
+    """Rates of all strategies and of PyTorch against the roofline, determinism, and a population.
 
     The matrix rate and the bandwidth are measured on the same device. A step's share of the
     roofline is the time that its floating-point operations or its bytes take at these rates,
@@ -110,7 +110,7 @@ def measure_device(options: Options) -> Row:
 
 
 def _seconds(function: Callable[..., Any], repeats: int, *arguments: Any) -> float:  # noqa: ANN401
-    """Of one call, the median; after two that do not count."""
+    """The median time of one call, after two calls that are not counted."""
     import jax
 
     times = []
@@ -160,7 +160,7 @@ def _timed(
 
     seconds = _seconds(many, options.repeats) / rounds / spec.steps_per_call
     plan = rehearsal.plan
-    of_program = step_flops(rehearsal.task, rehearsal.dataset, rehearsal.program, plan)
+    of_program = step_flops(rehearsal.spec, rehearsal.dataset, rehearsal.program, plan)
     # XLA counts the body of a loop over steps once.
     share_of_chunks = spec.models / plan.models_per_program
     flops = of_program * share_of_chunks

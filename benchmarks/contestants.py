@@ -24,7 +24,7 @@ def find(contestant: str) -> Callable[[Spec], Round]:
 
 
 def main() -> None:
-    """Does rounds as they are asked for, and answers each with the peak memory, in JSON."""
+    """Runs a round for each request, and answers with the peak memory, in JSON."""
     spec = Spec.from_json(sys.argv[1])
     if spec.devices is not None:
         import jax

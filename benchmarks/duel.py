@@ -1,6 +1,6 @@
-"""Contestants in processes of their own, asked for rounds in turns.
+"""Contestants in separate processes, which run rounds in turns.
 
-So a slow minute of a shared machine hits all of them alike.
+So a slow minute of a shared machine hits all of them equally.
 """
 
 import contextlib
@@ -31,9 +31,9 @@ class Contestant:
     env: dict[str, str] = field(default_factory=dict)
     """Added to this process's environment."""
     seconds: list[float] = field(default_factory=list)
-    """Of each round that counts."""
+    """The duration of each round that counts."""
     peak_bytes: int = 0
-    """Memory, of all processes together."""
+    """The peak memory of all processes together."""
     trouble: str = ""
     """In one line why it is out, or empty."""
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Contestant:
     """Where the processes write their stderr, once they are started."""
 
     def start(self) -> None:
-        """Starts the processes, which begin to set themselves up."""
+        """Starts the processes and their setup."""
         env = {name: value for name, value in os.environ.items() if name != NOT_INHERITED}
         env.update(self.env)
         self.errors = tempfile.TemporaryFile("w+")
@@ -109,7 +109,7 @@ class Contestant:
             process.wait()
             for pipe in (process.stdin, process.stdout):
                 assert pipe
-                # A pipe may hold what the process was still to be told.
+                # A pipe may hold requests that the process has not read.
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
         if self.errors:

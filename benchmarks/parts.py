@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from benchmarks.problem import random_dataset, task_of
+from benchmarks.problem import random_dataset, stage_spec_of
 from benchmarks.spec import Round, Spec
 from prunejax import measures, pruning
 from prunejax.training import population
@@ -26,8 +26,8 @@ SPARSITY = 0.9
 def augmentation(spec: Spec) -> Round:
     """A step's batches of all models: augmented and normalised, split over the devices."""
     dataset = random_dataset(spec)
-    task = task_of(spec, dataset)
-    draw = make_batch(task.config, task.objective)
+    stage_spec = stage_spec_of(spec, dataset)
+    draw = make_batch(stage_spec.config, stage_spec.objective)
 
     def draw_all(seeds: Array, images: Array) -> Array:
         batch = images[: spec.batch]
@@ -37,7 +37,7 @@ def augmentation(spec: Spec) -> Round:
 
         return jax.vmap(draw_one)(seeds)
 
-    mesh = make_mesh(task.config.execution, spec.models)
+    mesh = make_mesh(stage_spec.config.execution, spec.models)
     per_model, shared = PartitionSpec("models"), PartitionSpec()
     split = jax.shard_map(draw_all, mesh=mesh, in_specs=(per_model, shared), out_specs=per_model)
     program = jax.jit(split)
@@ -77,8 +77,8 @@ def masks_sorted(spec: Spec) -> Round:
 
 def _updates(spec: Spec, update: Callable[[Tree, Tree], Tree]) -> Round:
     """`update(params, masks) -> masks` of the encoder, over all models."""
-    task = task_of(spec, random_dataset(spec))
-    state = population.init(task, members_of(task.config))
+    stage_spec = stage_spec_of(spec, random_dataset(spec))
+    state = population.init(stage_spec, members_of(stage_spec.config))
     params = jax.device_put(state.params["encoder"])
     masks = jax.device_put(state.masks["encoder"])
     program = jax.jit(jax.vmap(update))

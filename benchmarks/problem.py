@@ -1,4 +1,4 @@
-"""The training that a spec describes: settings, data, and the task of its stage."""
+"""The training that a spec describes: settings, data, and the spec of its stage."""
 
 from dataclasses import replace
 
@@ -42,6 +42,6 @@ def random_dataset(spec: Spec) -> Dataset:
     return Dataset("random", class_names, images, labels, images, labels)
 
 
-def task_of(spec: Spec, dataset: Dataset) -> StageSpec:
-    """The stage that `spec` is about."""
+def stage_spec_of(spec: Spec, dataset: Dataset) -> StageSpec:
+    """The stage of `spec`."""
     return make_specs(make_config(spec), dataset)[spec.stage]

@@ -30,7 +30,7 @@ PARTS = {
     "batch normalisation and ReLU": r"norm|relu|select_n|max$",
     "other: residual sums, pooling, head, loss": r"",
 }
-"""The first whose pattern is found in an operation's name or scope has the operation."""
+"""An operation belongs to the first part with a pattern that matches its name or scope."""
 ENCLOSING = ("while", "call", "conditional")
 """Operations whose events enclose those of what they call."""
 HOPS = 4
@@ -106,7 +106,11 @@ def part_milliseconds(events: list[Event], scopes: dict[str, str]) -> dict[str, 
 
 
 def part_of(name: str, scope: str) -> str:
-    """The part that has an operation."""
+    """The part to which an operation belongs.
+
+    Raises:
+        ValueError: if it belongs to none.
+    """
     for part, pattern in PARTS.items():
         if re.search(pattern, name) or re.search(pattern, scope):
             return part

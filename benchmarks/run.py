@@ -3,8 +3,8 @@
     ./launch.sh bench --suite=population
 
 Writes a JSON file and a Markdown table of each suite. Contestants take turns, so that a slow minute
-of a shared machine hits them alike: what counts are the ratios of their medians. PyTorch takes part
-where it is installed: pip install -e '.[bench]'.
+of a shared machine hits them equally: what counts are the ratios of their medians. PyTorch takes
+part where it is installed: pip install -e '.[bench]'.
 """
 
 from pathlib import Path
@@ -53,7 +53,7 @@ def main(_: list[str]) -> None:
     for name in FLAGS.suite:
         suite = SUITES[name]
         rows = []
-        # What is done is written, whatever becomes of the rest.
+        # Finished parts are written, even if a later one fails.
         for part in suite(options):
             rows += part
             write(out, name, suite.__doc__ or "", options, rows)

@@ -1,4 +1,4 @@
-"""What a contestant is to do in a round, as it is told to the contestant's process."""
+"""The work of a contestant in a round, as it is sent to the contestant's process."""
 
 import dataclasses
 import json
@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Literal
 
 Round = Callable[[], object]
-"""Does what is timed, once, and returns when it is done."""
+"""Does the timed work once, and returns when it is done."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """The work of one process, and the network, data and loss that it is about."""
+    """The work of one process, with its network, data and loss."""
 
     contestant: str = "steps.ours"
     """A module of this package, and its function `Spec -> Round`."""
@@ -24,20 +24,20 @@ class Spec:
     stage: Literal["sup", "scl"] = "sup"
     """Which loss: cross-entropy, or supervised contrastive of two views."""
     models: int = 1
-    """In the population."""
+    """Members of the population."""
     batch: int = 128
     """Images per model and step."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """What the networks compute in."""
+    """The dtype of activations and gradients."""
     models_per_program: int | None = None
-    """As `config.Execution` has it, like `convolution`."""
+    """The setting of `config.Execution`, like `convolution`."""
     convolution: Literal["unrolled", "onednn", "grouped", "im2col"] = "unrolled"
     steps_per_call: int = 1
-    """That one call of a program takes."""
+    """Optimizer steps in one call of a program."""
     devices: int | None = None
-    """Into which JAX divides the CPU; None: as JAX comes."""
+    """The devices into which JAX divides the CPU; None: JAX's default."""
     threads: int = 1
-    """Of PyTorch."""
+    """The threads of PyTorch."""
     compiled: bool = False
     """Whether PyTorch's model is compiled by `torch.compile`."""
 

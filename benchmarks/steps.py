@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.problem import random_dataset, task_of
+from benchmarks.problem import random_dataset, stage_spec_of
 from benchmarks.spec import Round, Spec
 from prunejax.data import Dataset
 from prunejax.nn import wideresnet
@@ -30,7 +30,7 @@ from prunejax.types import Array, Scalar
 class Rehearsal(NamedTuple):
     """The programs that train a population, and their calls."""
 
-    task: StageSpec
+    spec: StageSpec
     dataset: Dataset
     program: Programs
     plan: Plan
@@ -48,14 +48,14 @@ class Rehearsal(NamedTuple):
 def rehearse(spec: Spec) -> Rehearsal:
     """Compiles and plans as training does."""
     dataset = random_dataset(spec)
-    task = task_of(spec, dataset)
-    members = members_of(task.config)
-    program = make_programs(task, dataset)
-    plan = make_plan(task, len(members), dataset, program)
+    stage_spec = stage_spec_of(spec, dataset)
+    members = members_of(stage_spec.config)
+    program = make_programs(stage_spec, dataset)
+    plan = make_plan(stage_spec, len(members), dataset, program)
     chunks = len(plan.chunks)
-    calls = population.rehearse(task, members, dataset, plan, program, chunks)
+    calls = population.rehearse(stage_spec, members, dataset, plan, program, chunks)
     costs = program(plan.models_per_program, spec.batch).cost_analysis()
-    return Rehearsal(task, dataset, program, plan, float(costs["bytes accessed"]), calls)
+    return Rehearsal(stage_spec, dataset, program, plan, float(costs["bytes accessed"]), calls)
 
 
 def ours(spec: Spec) -> Round:
@@ -67,7 +67,7 @@ def ours(spec: Spec) -> Round:
 
 
 class Data(NamedTuple):
-    """What a plain step is given besides its state and seed, on the device."""
+    """The other arguments of a plain step, next to its state and seed, on the device."""
 
     order: Array
     step: Array
@@ -90,13 +90,13 @@ def make_plain(spec: Spec) -> Plain:
     use_flax_normalisation()
     dataset = random_dataset(spec)
     # `grouped` is the convolution of `lax` as it stands; a single model has one group.
-    task = task_of(replace(spec, convolution="grouped"), dataset)
-    train_step = single.make_step(task)
+    stage_spec = stage_spec_of(replace(spec, convolution="grouped"), dataset)
+    train_step = single.make_step(stage_spec)
     order = np.arange(len(dataset.train_labels), dtype=np.int32)
-    data = Data(order, jnp.int32(0), shared_arguments(task, dataset))
+    data = Data(order, jnp.int32(0), shared_arguments(stage_spec, dataset))
 
     def init(seed: Scalar) -> TrainState:
-        return single.init(task, seed)
+        return single.init(stage_spec, seed)
 
     def step(state: TrainState, seed: Scalar, data: Data) -> tuple[TrainState, Metrics]:
         member = PerModel(seed, final_sparsity=jnp.float32(0), order=data.order)

@@ -45,9 +45,9 @@ class Options:
     repeats: int
     """Timed rounds of each contestant."""
     limit_s: float
-    """Of one round."""
+    """The time limit of one round."""
     images: str | None = None
-    """Whose population `accelerator` trains: a value of `data.name`; None: noise."""
+    """The dataset of `accelerator`'s population, a value of `data.name`; None: noise."""
 
     def network(self, name: str) -> Spec:
         """The network of that name at this batch and dtype."""
@@ -69,7 +69,7 @@ def rated(contestant: Contestant, count: int, unit: str, columns: Row) -> Row:
         contestant: after its duel.
         count: what it does in a round.
         unit: the heading of the rates.
-        columns: what the row begins with.
+        columns: the first columns of the row.
     """
     row = dict(columns)
     row["contestant"] = contestant.name
@@ -95,7 +95,13 @@ def compare(
 ) -> list[Row]:
     """A duel's rows, each with its ratio to the contestant called `base`; prints them too.
 
-    The other arguments are those of `rated`.
+    Args:
+        contestants: what is compared.
+        options: rounds and their time limit.
+        count: what a contestant does in a round.
+        unit: the heading of the rates.
+        base: the name of the contestant in the denominator.
+        columns: the first columns of each row.
     """
     duel(contestants, options.repeats, options.limit_s)
     rows = [rated(contestant, count, unit, columns) for contestant in contestants]
@@ -236,7 +242,7 @@ def prune(options: Options) -> Iterator[list[Row]]:
 
 
 def augment(options: Options) -> Iterator[list[Row]]:
-    """A step's augmentation of WRN-16-2 beside the whole step."""
+    """A step's augmentation of WRN-16-2 relative to the whole step."""
     rows = []
     for network in ("WRN-16-2, 32x32", "WRN-16-2, 32x32, SCL"):
         whole = replace(options.network(network), models=CORES)
@@ -286,7 +292,7 @@ def step(options: Options) -> Iterator[list[Row]]:
 
 
 Suite = Callable[[Options], Iterator[list[Row]]]
-"""Gives its rows part by part, so that what is done can be written."""
+"""Yields its rows part by part, so that finished parts can be written."""
 SUITES: dict[str, Suite] = {
     "population": population,
     "scale": scale,

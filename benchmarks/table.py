@@ -1,4 +1,4 @@
-"""A suite's rows as a JSON file and a Markdown table, with the machine that they were taken on."""
+"""A suite's rows as a JSON file and a Markdown table, with the machine that measured them."""
 
 import importlib.metadata
 import importlib.util
@@ -14,11 +14,19 @@ from benchmarks.suites import Options, Row
 from prunejax.runs import provenance
 
 PACKAGES = {"jax": "jax", "jaxlib": "jaxlib", "torch": "torch", "scikit-learn": "sklearn"}
-"""The packages whose versions are told, and their modules."""
+"""The packages with versions in the table, and their modules."""
 
 
 def write(out: Path, name: str, description: str, options: Options, rows: list[Row]) -> None:
-    """Writes `name`.json and `name`.md into the directory `out`, which it makes."""
+    """Writes `name`.json and `name`.md.
+
+    Args:
+        out: the directory, which is made.
+        name: of the suite.
+        description: the first paragraph of the Markdown file.
+        options: with which the suite ran.
+        rows: the results.
+    """
     out.mkdir(parents=True, exist_ok=True)
     result = {
         "suite": name,
@@ -71,12 +79,12 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """Of the code that was measured; see `provenance.commit_of`."""
+    """The commit of the measured code; see `provenance.commit_of`."""
     return provenance.commit_of(Path(provenance.__file__))
 
 
 def _processor() -> str:
-    """Its name, where Linux tells it."""
+    """The processor's name, from Linux where it is available."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         model = re.search(r"model name\s*: (.*)", info.read_text())
