@@ -187,6 +187,14 @@ def _key_of(spec: StageSpec) -> _Key:
     return _Key(config, spec.stage, spec.image_shape, spec.num_classes, spec.epoch_steps, spec)
 
 
+KEPT = 8
+"""Programs of a process that stay compiled.
+
+XLA maps each into memory in many small pieces, of which Linux allows a process 65,530: a process
+that keeps hundreds of programs crashes.
+"""
+
+
 def make_programs(spec: StageSpec, dataset: Dataset) -> Programs:
     """Returns `(models, batch_size) -> compiled step` over `devices.make_mesh`.
 
@@ -195,7 +203,7 @@ def make_programs(spec: StageSpec, dataset: Dataset) -> Programs:
     return partial(_compile_step, _key_of(spec), len(dataset.train_labels))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=KEPT)
 def _compile_step(key: _Key, num_train: int, models: int, batch_size: int) -> Any:  # noqa: ANN401
     spec = key.spec
     mesh = make_mesh(spec.config.execution, models)
@@ -226,7 +234,7 @@ def make_init(spec: StageSpec) -> Callable[[Scalar, TrainState | None], TrainSta
     return _jit_init(_key_of(spec))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=KEPT)
 def _jit_init(key: _Key) -> Any:  # noqa: ANN401
     return jax.jit(partial(single.init, key.spec))
 
@@ -276,7 +284,7 @@ def _require_excluded_parts(config: Config, state: TrainState) -> None:
             )
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=KEPT)
 def _trace(key: _Key, num_train: int) -> None:
     """Traces one step of a population of one."""
     spec = key.spec
