@@ -171,8 +171,14 @@ CHANNELS_FIRST = np.zeros((6, 3, 8, 8), np.uint8)
         ({"train_labels": np.zeros(6)}, "train_labels are float64; make them whole numbers"),
         ({"test_labels": np.array(["a", "b", "c"])}, "test_labels are <U1; make them whole"),
         ({"test_labels": np.zeros(3, bool)}, "test_labels are bool; make them whole numbers"),
-        ({"test_labels": np.array([0, -1, -2])}, "2 labels are no class, first example 1's, -1"),
-        ({"test_labels": np.array([0, 1, 2**40])}, "1 labels are no class, first example 2's"),
+        (
+            {"test_labels": np.array([0, -1, -2])},
+            "2 labels are no class, first that of example 1, -1",
+        ),
+        (
+            {"test_labels": np.array([0, 1, 2**40])},
+            "1 labels are no class, first that of example 2",
+        ),
         ({"class_names": ["a", "b"]}, "class_names have shape (2,), but the labels go up to 2"),
         ({"class_names": "abc"}, "class_names have shape (), but"),
         ({"class_names": [1, 2, 3]}, "class_names are int64; make them text"),

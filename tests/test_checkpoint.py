@@ -181,7 +181,7 @@ def test_a_contrastive_encoder_under_way_has_representations_but_no_predictions(
     assert encoder.representations(dataset.test_images).shape == (2, 60, 64)
     with pytest.raises(UserError, match="no linear head at step 3"):
         encoder.predict(dataset.test_images)
-    with pytest.raises(UserError, match="stands at step 3 of 16"):
+    with pytest.raises(UserError, match="is at step 3 of 16"):
         evaluate(encoder, dataset, tmp_path)
 
 
@@ -222,7 +222,7 @@ def test_a_parent_that_is_missing_unfinished_or_of_other_data_is_refused(
     with pytest.raises(UserError, match="data checksum"):
         checkpoint.load_parent(config, trained, members, "another")
     run(make_config("sup_dense"), dataset, tmp_path, stop_after=1)
-    with pytest.raises(UserError, match="stands at step 3 of 8"):
+    with pytest.raises(UserError, match="is at step 3 of 8"):
         checkpoint.load_parent(config, tmp_path, members, dataset.checksum)
 
 

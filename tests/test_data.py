@@ -1,6 +1,7 @@
 """Data: the embedded set, subsets, TFDS with its refusals, and the cache of decoded arrays."""
 
 import dataclasses
+import importlib.util
 import io
 import json
 import sys
@@ -64,7 +65,7 @@ def test_an_absent_data_directory_is_refused(tmp_path):
 
 
 def test_a_set_that_is_not_prepared_is_refused_with_the_command_that_prepares_it(tmp_path):
-    command = f"python -m experiments.prepare --dataset=cifar10 --data_dir={tmp_path}"
+    command = f"./launch.sh prepare cifar10 --data_dir={tmp_path}"
     with pytest.raises(UserError) as refused:
         data.load(Data("cifar10"), str(tmp_path))
     assert command in str(refused.value)
@@ -322,7 +323,8 @@ def test_a_set_without_labels_is_refused_as_such(
 def test_cifar10_is_read_without_tensorflow(cifar10_dir, tmp_path, monkeypatch):
     """Also from the cache, and again from the records when the cache was damaged."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    if importlib.util.find_spec("tensorflow"):
+        monkeypatch.setitem(sys.modules, "tensorflow", None)
     first = data.load(Data(), str(cifar10_dir))
     assert first.train_images.shape == (50000, 32, 32, 3)
     assert first.test_images.shape == (10000, 32, 32, 3)

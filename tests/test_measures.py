@@ -295,7 +295,7 @@ def test_probes_that_the_data_cannot_fill_fail_alone(
 def test_other_data_unfinished_runs_and_unknown_measures_are_refused(trained, dataset, tmp_path):
     with pytest.raises(UserError, match="checksum x; this is"):
         evaluate(dataclasses.replace(trained, data_checksum="x"), dataset, tmp_path)
-    with pytest.raises(UserError, match="stands at step 7 of 8"):
+    with pytest.raises(UserError, match="is at step 7 of 8"):
         evaluate(dataclasses.replace(trained, step=7), dataset, tmp_path)
     with pytest.raises(UserError, match="did you mean 'depth'"):
         evaluate(trained, dataset, tmp_path, measures=["dept"])

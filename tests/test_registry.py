@@ -34,8 +34,8 @@ COLOURS.add(Colour({name!r}, {value}))
 
 
 @pytest.fixture
-def make_room(tmp_path, monkeypatch):
-    """`make_room({file: colour})`: the registry of a new package with an entry in each file."""
+def make_package(tmp_path, monkeypatch):
+    """`make_package({file: colour})`: the registry of a new package with an entry in each file."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def make(colours):
@@ -55,24 +55,24 @@ def make_room(tmp_path, monkeypatch):
     return make
 
 
-def test_entries_of_the_room_are_found_without_a_list(make_room):
-    colours = make_room({"sea": "blue", "grass": "green"})
+def test_entries_of_the_package_are_found_without_a_list(make_package):
+    colours = make_package({"sea": "blue", "grass": "green"})
     assert colours["blue"].value == 0
     assert colours["green"].value == 1
     assert "blue" in colours
     assert "red" not in colours
 
 
-def test_nothing_is_imported_before_the_first_look_up(make_room):
-    colours = make_room({"sea": "blue"})
-    module = f"{colours._room}.sea"
+def test_nothing_is_imported_before_the_first_look_up(make_package):
+    colours = make_package({"sea": "blue"})
+    module = f"{colours._package}.sea"
     assert module not in sys.modules
     assert list(colours) == ["blue"]
     assert module in sys.modules
 
 
-def test_names_are_in_the_order_of_the_files_and_outsiders_come_last(make_room):
-    colours = make_room({"b": "blue", "c": "amber", "a": "white"})
+def test_names_are_in_the_order_of_the_files_and_outsiders_come_last(make_package):
+    colours = make_package({"b": "blue", "c": "amber", "a": "white"})
     added_before_the_look_up = colours.add(Colour("pink", 7))
     assert list(colours) == ["white", "blue", "amber", "pink"]
     colours.add(Colour("lilac", 8))
@@ -81,8 +81,8 @@ def test_names_are_in_the_order_of_the_files_and_outsiders_come_last(make_room):
     assert colours["pink"] is added_before_the_look_up
 
 
-def test_an_unknown_name_is_answered_with_the_nearest_and_all(make_room):
-    colours = make_room({"sea": "blue", "grass": "green"})
+def test_an_unknown_name_is_answered_with_the_nearest_and_all(make_package):
+    colours = make_package({"sea": "blue", "grass": "green"})
     with pytest.raises(UserError) as refused:
         colours["gren"]
     message = str(refused.value)
@@ -92,19 +92,19 @@ def test_an_unknown_name_is_answered_with_the_nearest_and_all(make_room):
         colours["xyz"]
 
 
-def test_a_name_of_two_modules_is_refused_with_both(make_room):
-    colours = make_room({"sea": "blue"})
+def test_a_name_of_two_modules_is_refused_with_both(make_package):
+    colours = make_package({"sea": "blue"})
     assert list(colours) == ["blue"]
     with pytest.raises(UserError) as refused:
         colours.add(Colour("blue", 5))
     message = str(refused.value)
     assert "colour 'blue' is registered twice" in message
-    assert f"by {colours._room}.sea and by {__name__}" in message
+    assert f"by {colours._package}.sea and by {__name__}" in message
     assert colours["blue"].value == 0
 
 
-def test_two_files_of_the_room_cannot_share_a_name(make_room):
-    colours = make_room({"sea": "blue", "sky": "blue"})
+def test_two_files_of_the_package_cannot_share_a_name(make_package):
+    colours = make_package({"sea": "blue", "sky": "blue"})
     with pytest.raises(UserError, match=r"\.sea and by .*\.sky"):
         list(colours)
 
